@@ -1,0 +1,119 @@
+"""Checks made once, at the start, of what would silently spoil every later number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves, tree_map
+
+from landscape.data import Batch, Tree
+from landscape.errors import LandscapeError
+from landscape.modules import mode
+from landscape.randomness import seeded
+
+
+class _HasLoss(Protocol):
+    @property
+    def name(self) -> str: ...
+    @property
+    def loss(self) -> Any: ...
+    @property
+    def metrics(self) -> Any: ...
+
+
+def require_per_example(tasks: Sequence[_HasLoss], predictions: Sequence[Any], batch: Batch) -> None:
+    """Raises unless every loss and metric gives one value an example, [B]."""
+    for task, prediction, target in zip(tasks, predictions, batch.targets, strict=True):
+        for what, function in (("loss", task.loss), *((f"metric {name!r}", f) for name, f in task.metrics.items())):
+            try:
+                value = function(prediction, target)
+            except (RuntimeError, ValueError, TypeError, IndexError) as error:
+                raise LandscapeError(
+                    f"the {what} of task {task.name!r} failed on a batch of {len(batch)} examples "
+                    f"({str(error).splitlines()[0]}): expected a function of (prediction {_shape(prediction)}, "
+                    f"target {_shape(target)})"
+                ) from error
+            if not isinstance(value, Tensor) or value.shape != (len(batch),):
+                raise LandscapeError(
+                    f"the {what} of task {task.name!r} is not per example: expected shape [{len(batch)}] for {len(batch)} "
+                    f"examples, got {_shape(value)}; use reduction='none' and average over all but the first dimension"
+                )
+
+
+def find_culprit(module: nn.Module, inputs: Tree) -> None:
+    """Raises, naming the submodule at fault, unless evaluation is a function of parameters and single examples.
+
+    Three forward passes in evaluation mode: twice the same examples (dropout, noise), then half of them alone (batch
+    statistics). The culprit is the innermost submodule whose output changed while its input did not.
+    """
+    half = max(1, len(tree_leaves(inputs)[0]) // 2)
+    first, again = (_observe(module, inputs, draw) for draw in (0, 1))
+    _compare(first, again, None, "draws random numbers in evaluation mode (dropout or noise)")
+    if half < len(tree_leaves(inputs)[0]):
+        alone = _observe(module, tree_map(lambda leaf: leaf[:half], inputs), 0)
+        _compare(first, alone, half, "mixes the examples of a batch in evaluation mode (batch statistics)")
+
+
+_Calls = list[tuple[str, str, Any, Any]]
+
+
+def _observe(module: nn.Module, inputs: Tree, draw: int) -> _Calls:
+    calls: _Calls = []
+    with torch.no_grad(), mode(module, False), seeded(draw, "determinism"), _watching(module, calls):
+        module(inputs)
+    return calls
+
+
+@contextmanager
+def _watching(module: nn.Module, calls: _Calls) -> Iterator[None]:
+    def note(name: str) -> Any:
+        def hook(part: nn.Module, given: Any, output: Any) -> None:
+            copies = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, (given, output))
+            calls.append((name or "the model itself", type(part).__name__, *copies))
+
+        return hook
+
+    handles = [part.register_forward_hook(note(name)) for name, part in module.named_modules()]
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _compare(first: _Calls, second: _Calls, rows: int | None, fault: str) -> None:
+    for (name, kind, given, output), (_, _, given_again, output_again) in zip(first, second, strict=False):
+        if _close(given, given_again, rows) and not _close(output, output_again, rows):
+            raise LandscapeError(
+                f"two evaluations at the same parameters differ: module {name!r} ({kind}) {fault}; "
+                "expected evaluation to be a function of theta and of each example alone"
+            )
+    if first and not _close(first[-1][3], second[-1][3], rows):
+        raise LandscapeError(f"two evaluations at the same parameters differ: something in the model {fault}")
+
+
+def _close(a: Any, b: Any, rows: int | None) -> bool:
+    """Whether all tensors agree to rounding; `rows` compares the first rows of the first with all of the second."""
+    for mine, other in zip(tree_leaves(a), tree_leaves(b), strict=False):
+        if not (isinstance(mine, Tensor) and isinstance(other, Tensor)):
+            continue
+        cut = mine[:rows] if rows is not None and mine.dim() and other.dim() and len(other) == rows else mine
+        if cut.shape != other.shape:
+            continue
+        if not cut.is_floating_point():
+            if not torch.equal(cut, other):
+                return False
+            continue
+        scale = float(cut.abs().nan_to_num().max()) if cut.numel() else 0.0
+        tolerance = 1e3 * torch.finfo(cut.dtype).eps * max(scale, 1e-30)
+        if not torch.allclose(cut, other, rtol=0.0, atol=tolerance, equal_nan=True):
+            return False
+    return True
+
+
+def _shape(value: Any) -> str:
+    return str(list(value.shape)) if isinstance(value, Tensor) else type(value).__name__

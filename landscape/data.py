@@ -1,0 +1,144 @@
+"""Examples: nested tensors with one leading dimension, read from a user's data set, checked, hashed and cut into batches."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import torch
+from torch.utils._pytree import tree_flatten_with_path, tree_leaves, tree_map
+from torch.utils.data import Dataset, IterableDataset, TensorDataset, default_collate
+
+from landscape.errors import LandscapeError
+
+Tree: TypeAlias = Any
+"""A tensor, or a nested tuple, list or dict of tensors."""
+
+
+@dataclass(frozen=True, eq=False)
+class Batch:
+    """B examples: `inputs` is what the model takes, `targets[t]` what task t's loss compares its prediction with."""
+
+    inputs: Tree
+    targets: tuple[Tree, ...]
+
+    def __len__(self) -> int:
+        return len(tree_leaves(self.inputs)[0])
+
+    def _map(self, function: Any) -> Batch:
+        return Batch(tree_map(function, self.inputs), tuple(tree_map(function, target) for target in self.targets))
+
+    def __getitem__(self, rows: Any) -> Batch:
+        return self._map(lambda leaf: leaf[rows])
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> Batch:
+        """The same examples on a device, floating-point leaves in the model's dtype."""
+        return self._map(lambda leaf: leaf.to(device, dtype if leaf.is_floating_point() else leaf.dtype))
+
+    def pieces(self, size: int) -> Iterator[Batch]:
+        """Consecutive micro-batches of `size` examples, the last one perhaps smaller."""
+        for start in range(0, len(self), size):
+            yield self[start : start + size]
+
+    def hash(self) -> str:
+        """Sixteen hex digits of a SHA-256 over every leaf's place, dtype, shape and bytes; the device does not matter."""
+        digest = hashlib.sha256()
+        for path, leaf in tree_flatten_with_path((self.inputs, self.targets))[0]:
+            digest.update(repr((path, str(leaf.dtype), tuple(leaf.shape))).encode())
+            digest.update(leaf.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+        return digest.hexdigest()[:16]
+
+
+class Source:
+    """A user's map-style data set, read as `Batch`es whose targets stand in task order.
+
+    An example is `(inputs, targets)` with targets a dict by task name or a sequence in task order, or flat,
+    `(inputs, target of task 1, ..., target of task T)`. A `TensorDataset` is indexed directly; any other is collated.
+    """
+
+    def __init__(self, dataset: Dataset[Any], tasks: Sequence[str], what: str) -> None:
+        if isinstance(dataset, IterableDataset) or not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
+            raise LandscapeError(
+                f"expected the {what} data as a map-style data set with a length, got {type(dataset).__name__}: "
+                "wrap the tensors in torch.utils.data.TensorDataset, or give __getitem__ and __len__"
+            )
+        self._dataset: Any = dataset
+        self._tasks = tuple(tasks)
+        self._what = what
+        self._whole = self._arrange(dataset.tensors) if isinstance(dataset, TensorDataset) else None
+        if not len(self):
+            raise LandscapeError(f"the {what} data set is empty: expected at least one example")
+        if self._whole is not None:
+            self._require_no_nan(self._whole, np.arange(len(self)))
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def freeze(self) -> Batch:
+        """Every example once, in order; a data set that changes from one reading to the next is refused."""
+        first = np.arange(min(len(self), 8))
+        if self.take(first).hash() != self.take(first).hash():
+            raise LandscapeError(
+                f"the {self._what} data set returns other examples when it is read again: expected the same example for "
+                "the same index; take shuffling and random augmentation out of it"
+            )
+        return self.take(np.arange(len(self)))
+
+    def take(self, index: np.ndarray[Any, Any]) -> Batch:
+        """The examples at these positions."""
+        if self._whole is not None:
+            return self._whole[torch.from_numpy(index)]
+        batch = self._collate(index.tolist())
+        self._require_no_nan(batch, index)
+        return batch
+
+    def _collate(self, index: Sequence[int]) -> Batch:
+        try:
+            return self._arrange(default_collate([self._dataset[i] for i in index]))
+        except (TypeError, RuntimeError) as error:
+            raise LandscapeError(
+                f"the {self._what} examples cannot be stacked into a batch ({str(error).splitlines()[0]}): "
+                "expected tensors, arrays or numbers of one shape"
+            ) from error
+
+    def _arrange(self, example: Any) -> Batch:
+        inputs, targets = self._split(example)
+        return Batch(inputs, targets)
+
+    def _split(self, example: Any) -> tuple[Tree, tuple[Tree, ...]]:
+        count = len(self._tasks)
+        if isinstance(example, tuple | list) and len(example) == 2:
+            inputs, targets = example
+            if isinstance(targets, Mapping) and set(targets) >= set(self._tasks):
+                return inputs, tuple(targets[name] for name in self._tasks)
+            if isinstance(targets, tuple | list) and len(targets) == count:
+                return inputs, tuple(targets)
+        if isinstance(example, tuple | list) and len(example) == count + 1:
+            return example[0], tuple(example[1:])
+        raise LandscapeError(
+            f"the {self._what} examples do not match the {count} tasks {', '.join(self._tasks)}: expected (inputs, targets by "
+            f"task name or in task order) or (inputs, target of each task), got {_outline(example)}"
+        )
+
+    def _require_no_nan(self, batch: Batch, index: np.ndarray[Any, Any]) -> None:
+        for name, tree in (("inputs", batch.inputs), *zip(self._tasks, batch.targets, strict=True)):
+            for leaf in tree_leaves(tree):
+                broken = torch.isnan(leaf).reshape(len(leaf), -1).any(1) if leaf.is_floating_point() else None
+                if broken is not None and bool(broken.any()):
+                    row = int(broken.nonzero()[0])
+                    where = "inputs" if name == "inputs" else f"targets of task {name!r}"
+                    raise LandscapeError(
+                        f"NaN in the {self._what} data, in the {where} of example {int(index[row])}: "
+                        "expected numbers; clean or leave out that example"
+                    )
+
+
+def _outline(example: Any) -> str:
+    if isinstance(example, Mapping):
+        return "a dict with " + ", ".join(map(str, example))
+    if isinstance(example, tuple | list):
+        return f"{len(example)} parts ({', '.join(type(part).__name__ for part in example)})"
+    return type(example).__name__

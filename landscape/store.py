@@ -1,0 +1,427 @@
+"""The trajectory file: HDF5, written so that what was acknowledged survives, read while it is still being written.
+
+`append` returns when a snapshot is on the disk: arrays are written and flushed first, then the counter that makes them
+part of the file, then everything is forced out. HDF5's single-writer mode keeps the file readable at every moment.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from filelock import FileLock, Timeout
+
+from landscape.errors import LandscapeError
+from landscape.modules import BufferLayout
+from landscape.trajectory import Array, History, Layout, Provenance, Rows, Slot, Snapshot, Trajectory
+
+FORMAT = "landscape-trajectory"
+FORMAT_VERSION = 1
+
+_SCALARS = {
+    "step": np.int64,
+    "updates": np.int64,
+    "gradients": np.int64,
+    "seconds": np.float64,
+    "path_steps": np.float64,
+    "path_updates": np.float64,
+}
+_HISTORY = ("step", "losses", "shared_update_norm", "shared_path")
+_CHUNK_BYTES = 1 << 20
+_SLACK = 1 << 18
+"""Bytes reserved beyond a snapshot's own, for the file's index structures."""
+
+
+def _header(file: h5py.File, who: Provenance, layout: Layout, buffers: BufferLayout) -> None:
+    file.attrs["format"] = FORMAT
+    file.attrs["format_version"] = FORMAT_VERSION
+    for key, value in asdict(who).items():
+        plain = isinstance(value, str | int | float)
+        file.attrs[_ATTRIBUTES.get(key, key)] = value if plain else json.dumps(value, sort_keys=True)
+    _write_slots(file.create_group("layout"), layout.slots)
+    group = file.create_group("buffer_layout")
+    _write_slots(group, buffers.slots)
+    group["dtype"] = np.array([str(dtype) for dtype in buffers.dtypes], dtype=h5py.string_dtype())
+
+
+_ATTRIBUTES = {"data": "data_hash", "frozen": "frozen_hash"}
+_JSON = ("settings", "tasks", "metrics", "training", "versions")
+
+
+def _write_slots(group: h5py.Group, slots: Sequence[Slot]) -> None:
+    text = h5py.string_dtype()
+    group["name"] = np.array([slot.name for slot in slots], dtype=text)
+    group["shape"] = np.array([json.dumps(slot.shape) for slot in slots], dtype=text)
+    group["owner"] = np.array([slot.owner for slot in slots], dtype=text)
+    group["offset"] = np.array([slot.offset for slot in slots], dtype=np.int64)
+
+
+def _read_layout(group: h5py.Group) -> Layout:
+    names, shapes, owners = (group[key].asstr()[:] for key in ("name", "shape", "owner"))
+    rows = zip(names, shapes, owners, group["offset"][:], strict=True)
+    return Layout(tuple(Slot(str(n), tuple(json.loads(s)), str(o), int(offset)) for n, s, o, offset in rows))
+
+
+def _read_provenance(file: h5py.File) -> Provenance:
+    def value(key: str) -> Any:
+        raw = file.attrs[_ATTRIBUTES.get(key, key)]
+        return json.loads(raw) if key in _JSON else raw.item() if isinstance(raw, np.generic) else raw
+
+    found = {key: value(key) for key in Provenance.__dataclass_fields__}
+    return Provenance(**{**found, "tasks": tuple(found["tasks"]), "metrics": tuple(found["metrics"])})
+
+
+def _create_arrays(file: h5py.File, who: Provenance, width: int, buffers: int, dtype: np.dtype[Any]) -> None:
+    """Every dataset that the file will ever have: none can be added once it is open to readers."""
+
+    def rows(where: str, columns: tuple[int, ...], kind: Any, chunk: int, checked: bool) -> None:
+        file.create_dataset(where, (0, *columns), kind, maxshape=(None, *columns), chunks=(chunk, *columns), fletcher32=checked)
+
+    for key, kind in _SCALARS.items():
+        rows(f"snapshots/{key}", (), kind, 256, False)
+    rows("snapshots/losses", (len(who.tasks),), np.float64, 64, False)
+    rows("snapshots/metrics", (max(len(who.metrics), 1),), np.float64, 64, False)
+    rows("snapshots/history_rows", (), np.int64, 256, False)
+    rows("snapshots/checksum", (), np.uint32, 256, False)
+    for key, columns, kind in (("theta", width, dtype), ("buffers", max(buffers, 1), np.dtype(np.float64))):
+        chunk = (1, min(columns, max(1, _CHUNK_BYTES // kind.itemsize)))
+        file.create_dataset(f"snapshots/{key}", (0, columns), kind, maxshape=(None, columns), chunks=chunk, fletcher32=True)
+    rows("history/step", (), np.int64, 1024, False)
+    rows("history/losses", (len(who.tasks),), np.float64, 256, False)
+    rows("history/shared_update_norm", (), np.float64, 1024, False)
+    rows("history/shared_path", (), np.float64, 1024, False)
+    for slot in (0, 1):
+        rows(f"resume/{slot}", (), np.uint8, 1 << 16, False)
+    file.create_dataset("resume/info", (2, 3), np.int64, data=np.full((2, 3), -1))
+    file.create_dataset("snapshots/count", (), np.int64, data=0)
+    file.create_dataset("snapshots/complete", (), np.uint8, data=0)
+
+
+def _checksum(file: h5py.File, row: int, rows: slice) -> int:
+    """CRC-32 over a snapshot's small fields and the history rows that came with it."""
+    small = [file[f"snapshots/{key}"][row] for key in (*_SCALARS, "losses", "metrics", "history_rows")]
+    value = 0
+    for array in [*small, *(file[f"history/{key}"][rows] for key in _HISTORY)]:
+        value = zlib.crc32(np.ascontiguousarray(array).tobytes(), value)
+    return value
+
+
+class Writer:
+    """Appends snapshots to one trajectory file. Made by `writer`."""
+
+    def __init__(self, file: h5py.File, path: Path, hidden: Path | None) -> None:
+        self._file, self._path, self._hidden = file, path, hidden
+        self._count = int(file["snapshots/count"][()])
+        self._rows = int(file["snapshots/history_rows"][self._count - 1]) if self._count else 0
+        self._metrics = len(json.loads(file.attrs["metrics"]))
+        file.swmr_mode = True
+
+    @property
+    def complete(self) -> bool:
+        """Whether `finish` was called."""
+        return bool(self._file["snapshots/complete"][()])
+
+    @property
+    def last(self) -> Snapshot | None:
+        """The last acknowledged snapshot with its state, from which training goes on; None in a new file."""
+        return None if not self._count else _read_snapshot(self._file, self._count - 1)
+
+    def append(self, snapshot: Snapshot) -> None:
+        """Adds a snapshot. When this returns it is on the disk, whatever happens next.
+
+        Raises:
+            LandscapeError: there is no room for it; what was acknowledged before is kept.
+        """
+        self._reserve(snapshot)
+        file, row, rows = self._file, self._count, slice(self._rows, self._rows + len(snapshot.history))
+        for key in _SCALARS:
+            _put(file[f"snapshots/{key}"], row, getattr(snapshot, key))
+        for key in ("theta", "losses", "metrics", "buffers"):
+            value = getattr(snapshot, key)
+            _put(file[f"snapshots/{key}"], row, value if value.size else 0)
+        _put(file["snapshots/history_rows"], row, rows.stop)
+        for key in _HISTORY:
+            dataset = file[f"history/{key}"]
+            dataset.resize(max(rows.stop, 0), axis=0)
+            dataset[rows] = getattr(snapshot.history, key)
+        self._put_state(row, snapshot)
+        _put(file["snapshots/checksum"], row, _checksum(file, row, rows))
+        file.flush()
+        file["snapshots/count"][()] = row + 1
+        self._force_out()
+        self._count, self._rows = row + 1, rows.stop
+        if self._hidden is not None:
+            os.replace(self._hidden, self._path)
+            self._hidden = None
+            _force_folder(self._path.parent)
+
+    def finish(self) -> None:
+        """Marks the run as complete."""
+        self._file["snapshots/complete"][()] = 1
+        self._force_out()
+
+    def _put_state(self, row: int, snapshot: Snapshot) -> None:
+        """The two slots take turns, so that the state before stays whole until this one is acknowledged."""
+        slot, data = row % 2, np.frombuffer(snapshot.state, np.uint8)
+        dataset = self._file[f"resume/{slot}"]
+        dataset.resize(max(len(data), dataset.shape[0]), axis=0)
+        dataset[: len(data)] = data
+        self._file["resume/info"][slot] = (snapshot.step, len(data), zlib.crc32(snapshot.state))
+
+    def _force_out(self) -> None:
+        self._file.flush()
+        os.fsync(self._file.id.get_vfd_handle())
+
+    def _reserve(self, snapshot: Snapshot) -> None:
+        """Takes the room for a snapshot from the disk beforehand, so that HDF5 never meets a full one."""
+        history = sum(getattr(snapshot.history, key).nbytes for key in _HISTORY)
+        needed = snapshot.theta.nbytes + snapshot.buffers.nbytes + history + len(snapshot.state) + _SLACK
+        handle = self._file.id.get_vfd_handle()
+        try:
+            if hasattr(os, "posix_fallocate"):
+                os.posix_fallocate(handle, os.fstat(handle).st_size, needed)
+        except OSError as error:
+            kept = f"{self._count} snapshots are kept, the last at step {self.last_step}" if self._count else "nothing was written"
+            raise LandscapeError(
+                f"no room for the next snapshot in {self._path} ({error.strerror}): expected {needed} more bytes; {kept}; "
+                "free some space and give the same command again"
+            ) from error
+
+    @property
+    def last_step(self) -> int:
+        """The step of the last acknowledged snapshot, -1 in a new file."""
+        return int(self._file["snapshots/step"][self._count - 1]) if self._count else -1
+
+
+def _put(dataset: h5py.Dataset, row: int, value: Any) -> None:
+    if dataset.shape[0] <= row:
+        dataset.resize(row + 1, axis=0)
+    dataset[row] = value
+
+
+@contextlib.contextmanager
+def writer(path: Path, who: Provenance, layout: Layout, buffers: BufferLayout, dtype: np.dtype[Any]) -> Iterator[Writer]:
+    """A writer for a new file, or for one that holds an interrupted run of the same settings.
+
+    A new file appears under its name with its first snapshot, never before.
+
+    Raises:
+        LandscapeError: the file is another run's, is not ours, is being written, or its folder cannot be written.
+    """
+    with _locked(path):
+        if path.exists():
+            _require_same(path, who, layout)
+            file, hidden = _reopened(path), None
+        else:
+            hidden = path.with_name(f".{path.name}.new")
+            file = _created(hidden, who, layout, buffers, dtype)
+        try:
+            yield Writer(file, path, hidden)
+        finally:
+            _close(file)
+            if hidden is not None:
+                hidden.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=0)
+    except Timeout as error:
+        raise LandscapeError(f"{path} is being written by another process: expected to be the only writer; wait for it or choose another file") from error
+    except OSError as error:
+        raise LandscapeError(f"cannot write {path} ({error.strerror}): expected a folder that can be written; choose another") from error
+    try:
+        yield
+    finally:
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
+
+
+def _created(path: Path, who: Provenance, layout: Layout, buffers: BufferLayout, dtype: np.dtype[Any]) -> h5py.File:
+    try:
+        file = h5py.File(path, "w", libver="latest", locking=False)
+    except OSError as error:
+        raise LandscapeError(f"cannot write {path.parent} ({error}): expected a folder that can be written; choose another") from error
+    _header(file, who, layout, buffers)
+    _create_arrays(file, who, layout.size, buffers.size, dtype)
+    return file
+
+
+def _reopened(path: Path) -> h5py.File:
+    """The file opened for appending; one whose writer was killed is first copied into a clean one."""
+    try:
+        return h5py.File(path, "r+", libver="latest", locking=False)
+    except OSError:
+        clean = path.with_name(f".{path.name}.clean")
+        with _reading(path) as old, h5py.File(clean, "w", libver="latest", locking=False) as new:
+            for key, value in old.attrs.items():
+                new.attrs[key] = value
+            for key in old:
+                old.copy(key, new)
+        _force_file(clean)
+        os.replace(clean, path)
+        _force_folder(path.parent)
+        return h5py.File(path, "r+", libver="latest", locking=False)
+
+
+def _close(file: h5py.File) -> None:
+    """Closes a file; what cannot be written any more was not acknowledged, so an error here loses nothing."""
+    with contextlib.suppress(OSError, RuntimeError):
+        file.close()
+
+
+def _force_file(path: Path) -> None:
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _force_folder(path: Path) -> None:
+    with contextlib.suppress(OSError):
+        _force_file(path)
+
+
+def _require_same(path: Path, who: Provenance, layout: Layout) -> None:
+    there = open(path)
+    layout.require(there.layout, str(path))
+    for key in ("strategy", "seed", "problem", "settings", "tasks", "metrics", "data", "frozen", "training"):
+        mine, theirs = getattr(who, key), getattr(there.provenance, key)
+        if json.dumps(mine, sort_keys=True) != json.dumps(theirs, sort_keys=True):
+            raise LandscapeError(
+                f"{path} holds a run with {key} {_short(theirs)}, expected {_short(mine)} to go on with it; "
+                "choose another file, or remove that one"
+            )
+
+
+def _short(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value)
+    return text if len(text) < 200 else text[:200] + "..."  # noqa: PLR2004
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[h5py.File]:
+    try:
+        file = h5py.File(path, "r", libver="latest", swmr=True, locking=False)
+    except FileNotFoundError as error:
+        raise LandscapeError(f"there is no file {path}: expected a trajectory written by `landscape train` or a Recorder") from error
+    except OSError as error:
+        what = "a folder" if path.is_dir() else "not a whole HDF5 file"
+        raise LandscapeError(f"cannot read {path}: expected a {FORMAT} file, got {what} (empty, cut short or of another kind)") from error
+    with file:
+        yield file
+
+
+def open(path: Path | str) -> Trajectory:
+    """Opens a trajectory file for reading, also while it is being written: small arrays now, theta and buffers by slices.
+
+    A file cut short is read up to its last whole snapshot.
+
+    Raises:
+        LandscapeError: not a trajectory, of a later format, or without a whole snapshot.
+    """
+    path = Path(path)
+    with _reading(path) as file:
+        found = file.attrs.get("format")
+        if found != FORMAT:
+            raise LandscapeError(f"{path} is not a trajectory: expected the format {FORMAT!r}, got {found!r}")
+        if int(file.attrs["format_version"]) > FORMAT_VERSION:
+            raise LandscapeError(
+                f"{path} has format version {file.attrs['format_version']}, this version reads up to {FORMAT_VERSION}: upgrade mtl-landscape"
+            )
+        try:
+            return _trajectory(file, path)
+        except (OSError, KeyError, RuntimeError) as error:
+            raise LandscapeError(f"{path} is damaged or cut short: expected at least its layout and one whole snapshot") from error
+
+
+def _trajectory(file: h5py.File, path: Path) -> Trajectory:
+    who, layout = _read_provenance(file), _read_layout(file["layout"])
+    stated = int(file["snapshots/count"][()])
+    count = _whole(file, stated, path)
+    fields = {key: file[f"snapshots/{key}"][:count] for key in (*_SCALARS, "losses")}
+    buffers = int(_read_layout(file["buffer_layout"]).size)
+    return Trajectory(
+        path=path,
+        provenance=who,
+        layout=layout,
+        steps=fields.pop("step"),
+        **fields,
+        metrics=file["snapshots/metrics"][:count, : len(who.metrics)],
+        theta=_rows(path, "theta", (count, layout.size), file["snapshots/theta"].dtype),
+        buffers=_rows(path, "buffers", (count, buffers), np.dtype(np.float64)),
+        history=_read_history(file, slice(0, int(file["snapshots/history_rows"][count - 1]))),
+        complete=bool(file["snapshots/complete"][()]) and count == stated,
+    )
+
+
+def _whole(file: h5py.File, stated: int, path: Path) -> int:
+    """How many snapshots from the first on are whole: checksums of the small fields, readable theta of the last."""
+    stops = np.concatenate([[0], file["snapshots/history_rows"][:stated]])
+    sums = file["snapshots/checksum"][:stated]
+    count = 0
+    while count < len(sums) and _checksum(file, count, slice(int(stops[count]), int(stops[count + 1]))) == sums[count]:
+        count += 1
+    while count and not _readable(file, count - 1):
+        count -= 1
+    if not count:
+        raise LandscapeError(f"{path} holds no whole snapshot yet: expected at least one; it was cut short or has just been begun")
+    return count
+
+
+def _readable(file: h5py.File, row: int) -> bool:
+    try:
+        return bool(file["snapshots/theta"][row].size) and bool(file["snapshots/buffers"][row].size)
+    except OSError:
+        return False
+
+
+def _rows(path: Path, key: str, shape: tuple[int, int], dtype: np.dtype[Any]) -> Rows:
+    def read(rows: Any) -> Array:
+        order: Any = slice(None)
+        if isinstance(rows, np.ndarray):
+            rows, order = np.unique(rows, return_inverse=True)
+        try:
+            with _reading(path) as file:
+                block = file[f"snapshots/{key}"][rows]
+        except OSError as error:
+            raise LandscapeError(f"{path} is damaged: its {key} does not match its checksum in the rows asked for") from error
+        return np.asarray(block[order][..., : shape[1]] if block.ndim > 1 else block[: shape[1]])
+
+    return Rows(shape, dtype, read)
+
+
+def _read_history(file: h5py.File, rows: slice) -> History:
+    return History(*(file[f"history/{key}"][rows] for key in _HISTORY))
+
+
+def _read_snapshot(file: h5py.File, row: int) -> Snapshot:
+    step = int(file["snapshots/step"][row])
+    there = [file["resume/info"][slot] for slot in (0, 1)]
+    slot = next((s for s in (row % 2, 1 - row % 2) if there[s][0] == step), None)
+    state = b"" if slot is None else file[f"resume/{slot}"][: there[slot][1]].tobytes()
+    if slot is None or zlib.crc32(state) != there[slot][2]:
+        raise LandscapeError(f"{file.filename} holds no state to go on from at step {step}: expected the last snapshot's; train into another file")
+    who, scalars = _read_provenance(file), {key: file[f"snapshots/{key}"][row].item() for key in _SCALARS}
+    return Snapshot(
+        **scalars,
+        theta=file["snapshots/theta"][row],
+        buffers=file["snapshots/buffers"][row][: _read_layout(file["buffer_layout"]).size],
+        losses=file["snapshots/losses"][row],
+        metrics=file["snapshots/metrics"][row][: len(who.metrics)],
+        history=_read_history(file, slice(0, 0)),
+        state=state,
+    )
+

@@ -1,0 +1,270 @@
+"""The records that travel: the layout of theta, a snapshot, and a trajectory read lazily from its file. Numpy only."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from landscape.errors import LandscapeError
+
+Array: TypeAlias = npt.NDArray[Any]
+
+SHARED = "shared"
+UNUSED = "unused"
+"""Owners of a tensor other than a task: reached by several tasks' gradients, or by none."""
+
+
+@dataclass(frozen=True)
+class Slot:
+    """One tensor's place in a flat vector: entries `offset` to `offset + size`, in row-major order."""
+
+    name: str
+    shape: tuple[int, ...]
+    owner: str
+    """`shared`, the name of the one task whose gradient reaches it, or `unused`."""
+    offset: int
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+    @property
+    def span(self) -> slice:
+        return slice(self.offset, self.offset + self.size)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Names, shapes and owners of the tensors that make theta, in order; theta has `size` = P entries."""
+
+    slots: tuple[Slot, ...]
+
+    @property
+    def size(self) -> int:
+        return sum(slot.size for slot in self.slots)
+
+    def spans(self, owner: str = SHARED) -> tuple[slice, ...]:
+        """The slices of theta that belong to one owner, neighbours merged."""
+        merged: list[slice] = []
+        for slot in self.slots:
+            if slot.owner != owner or not slot.size:
+                continue
+            if merged and merged[-1].stop == slot.offset:
+                merged[-1] = slice(merged[-1].start, slot.span.stop)
+            else:
+                merged.append(slot.span)
+        return tuple(merged)
+
+    def count(self, owner: str = SHARED) -> int:
+        """How many entries of theta belong to one owner."""
+        return sum(slot.size for slot in self.slots if slot.owner == owner)
+
+    def index(self, owner: str = SHARED) -> Array:
+        """The positions in theta of one owner's entries, ascending [count]."""
+        return np.concatenate([np.arange(s.start, s.stop) for s in self.spans(owner)] or [np.arange(0)])
+
+    @property
+    def hash(self) -> str:
+        """Twelve hex digits of a SHA-256 over names, shapes and owners."""
+        rows = [[slot.name, list(slot.shape), slot.owner] for slot in self.slots]
+        return hashlib.sha256(json.dumps(rows).encode()).hexdigest()[:12]
+
+    def describe(self) -> str:
+        """A short description for messages: entries, tensors, and the first and last name."""
+        if not self.slots:
+            return "0 entries"
+        names = self.slots[0].name + (f" ... {self.slots[-1].name}" if len(self.slots) > 1 else "")
+        return f"{self.size} entries in {len(self.slots)} tensors ({names}), {self.count()} shared [{self.hash}]"
+
+    def require(self, other: Layout, who: str) -> None:
+        """Raises `LandscapeError` naming both layouts unless `other` is the same one."""
+        if self != other:
+            raise LandscapeError(
+                f"expected theta with {self.describe()}, but {who} has {other.describe()}{_first_difference(self, other)}; "
+                "use the problem that it was recorded with"
+            )
+
+
+def _first_difference(a: Layout, b: Layout) -> str:
+    for mine, theirs in zip(a.slots, b.slots, strict=False):
+        if mine != theirs:
+            return (
+                f"; the first difference is {mine.name!r} {list(mine.shape)} ({mine.owner}) "
+                f"against {theirs.name!r} {list(theirs.shape)} ({theirs.owner})"
+            )
+    return ""
+
+
+@dataclass(frozen=True, eq=False)
+class History:
+    """What every step since the previous snapshot left behind; N rows."""
+
+    step: Array
+    """[N] step numbers, counted from 1."""
+    losses: Array
+    """[N, T] training loss of each task on its mini-batch, where its gradient was taken."""
+    shared_update_norm: Array
+    """[N] ||theta_shared after the step - before||, float64."""
+    shared_path: Array
+    """[N] sum of the same norm over the step's updates, float64; at least `shared_update_norm`."""
+
+    def __len__(self) -> int:
+        return len(self.step)
+
+
+@dataclass(frozen=True, eq=False)
+class Snapshot:
+    """The state of a run after `step` steps."""
+
+    step: int
+    updates: int
+    """How many times the shared parameters were changed."""
+    gradients: int
+    """How many gradients were computed, each one backward pass through the shared parameters."""
+    seconds: float
+    """Seconds spent training (evaluation and recording not counted)."""
+    path_steps: float
+    """Path length of the shared parameters: sum over steps of ||theta_shared after - before||, float64."""
+    path_updates: float
+    """The same summed over updates, the finer path inside each step."""
+    theta: Array
+    """[P]"""
+    buffers: Array
+    """[Q] non-trainable state, float64."""
+    losses: Array
+    """[T] mean loss of each task on the evaluation set, float64."""
+    metrics: Array
+    """[M] mean of each metric on the evaluation set, float64."""
+    history: History
+    state: bytes = b""
+    """What training needs beside theta and buffers to go on exactly: optimiser states, as safetensors."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What a trajectory says of its own making."""
+
+    strategy: str
+    """The strategy's repr."""
+    label: str
+    """The strategy's short name."""
+    seed: int
+    rate: float
+    """Learning rate of the shared parameters; NaN where a user's own loop did not say."""
+    problem: str
+    """Name of a built-in problem, or where the user's own was made."""
+    settings: Mapping[str, Any]
+    """Settings of a built-in problem."""
+    tasks: tuple[str, ...]
+    metrics: tuple[str, ...]
+    """`task.metric` names."""
+    data: str
+    """Content hash of the evaluation set."""
+    frozen: str
+    """Content hash of the parameters that do not train."""
+    training: Mapping[str, Any] = field(default_factory=dict)
+    """Number of steps, batch size, schedule: what must agree for a run to be resumed."""
+    versions: Mapping[str, str] = field(default_factory=dict)
+    created: str = ""
+    """UTC time, ISO 8601."""
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Rows of an array in a file, read only when sliced: `theta[10:20]` reads ten rows, `theta[10:20, index]` their columns."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    read: Callable[[Any], Array]
+    """Reads the rows that one index or slice selects."""
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, key: Any) -> Array:
+        rows, rest = (key[0], key[1:]) if isinstance(key, tuple) else (key, ())
+        block = self.read(_within(rows, self.shape[0]))
+        if not rest:
+            return block
+        return np.asarray(block[(slice(None), *rest) if block.ndim == len(self.shape) else rest])
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
+        return np.asarray(self[:], dtype=dtype)
+
+
+def _within(rows: Any, count: int) -> Any:
+    """The same rows, negative numbers counted from the rows that are there rather than from the file's end."""
+    if isinstance(rows, slice):
+        return slice(*rows.indices(count)) if (rows.step or 1) > 0 else np.arange(count)[rows]
+    if isinstance(rows, int | np.integer):
+        if not -count <= rows < count:
+            raise IndexError(f"row {rows} of {count}")
+        return int(rows) % count
+    index = np.asarray(rows)
+    return np.flatnonzero(index) if index.dtype == bool else index % count
+
+
+@dataclass(frozen=True, eq=False)
+class Trajectory:
+    """The snapshots of one run, as they were in its file when it was opened; large arrays are read by slices."""
+
+    path: Path
+    provenance: Provenance
+    layout: Layout
+    steps: Array
+    """[S]"""
+    updates: Array
+    gradients: Array
+    seconds: Array
+    path_steps: Array
+    path_updates: Array
+    losses: Array
+    """[S, T] on the evaluation set"""
+    metrics: Array
+    """[S, M]"""
+    theta: Rows
+    """[S, P]"""
+    buffers: Rows
+    """[S, Q]"""
+    history: History
+    complete: bool
+    """Whether the run reached its end; False while it is being written or after it was interrupted."""
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    @property
+    def tasks(self) -> tuple[str, ...]:
+        return self.provenance.tasks
+
+    @property
+    def name(self) -> str:
+        """`LABEL-SEED`."""
+        return f"{self.provenance.label}-{self.provenance.seed}"
+
+    @property
+    def shared(self) -> Rows:
+        """Theta restricted to the shared parameters [S, P_shared]."""
+        spans = self.layout.spans()
+
+        def read(rows: Any) -> Array:
+            block = self.theta.read(rows)
+            return np.concatenate([block[..., span] for span in spans], axis=-1)
+
+        return Rows((len(self), self.layout.count()), self.theta.dtype, read)
+
+    def at(self, step: int) -> int:
+        """The row of the snapshot taken at `step`, or the error that names the nearest one."""
+        found = np.flatnonzero(self.steps == step)
+        if not len(found):
+            nearest = int(self.steps[np.argmin(np.abs(self.steps - step))])
+            raise LandscapeError(f"{self.path} has no snapshot at step {step}; the nearest is at step {nearest}")
+        return int(found[0])
