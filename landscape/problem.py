@@ -130,9 +130,19 @@ class Problem:
         other.origin = origin
         return other
 
+    def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Problem:
+        """The same problem on another device or in another floating-point type; this one and its module stay as they are."""
+        other = copy.copy(self)
+        other.device = self.device if device is None else torch.device(device)
+        other.dtype = dtype or self.dtype
+        other.model = copy.deepcopy(self.model).to(other.device, other.dtype)
+        other.buffer_layout = buffer_layout(other.model)
+        other.evaluation = self.evaluation.to(other.device, other.dtype)
+        return other
+
     def initial(self, seed: int) -> tuple[Tensor, Tensor]:
         """Theta [P] and buffers [Q] at the start of a run with this seed."""
-        module = self.model if self._make is None else _made(self._make, seed).to(self.device)
+        module = self.model if self._make is None else _made(self._make, seed).to(self.device, self.dtype)
         return self.read(module)
 
     def read(self, module: nn.Module) -> tuple[Tensor, Tensor]:

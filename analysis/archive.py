@@ -1,0 +1,175 @@
+"""Results on disk: one netCDF-4 group a record, so that xarray, h5py, MATLAB and Julia open the file as it is."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import xarray as xr
+from filelock import FileLock
+
+from analysis import results
+from analysis.results import Check, Record
+
+FORMAT = "landscape-results"
+FORMAT_VERSION = 1
+
+
+class ArchiveError(ValueError):
+    """A results file or group that cannot be used, in one sentence."""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """How a result was made. Two results with the same inputs and settings are the same result."""
+
+    inputs: Mapping[str, str] = field(default_factory=dict)
+    """Content hashes of what went in."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    versions: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    device: str = "cpu"
+    created: str = ""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What a group of a results file holds."""
+
+    record: Record
+    provenance: Provenance
+    checks: tuple[Check, ...]
+
+
+def to_xarray(record: Record) -> xr.Dataset:
+    """A record as a dataset with named dimensions and units; labels become coordinates, scalars attributes.
+
+    The arrays of a record inside a record (a surface's plane) carry the field's name before theirs: `plane_origin`.
+    """
+    variables: dict[str, Any] = {}
+    labels: dict[str, Any] = {}
+    attributes: dict[str, Any] = {}
+    _gather(record, "", variables, labels, attributes)
+    return xr.Dataset(variables, labels, {"kind": type(record).__name__, "fields": json.dumps(attributes)} | _plain(attributes))
+
+
+def from_xarray(dataset: xr.Dataset) -> Record:
+    """The record that `to_xarray` made the dataset of. Nothing that a file names is imported: kinds are looked up."""
+    return _build(_kind(dataset.attrs.get("kind")), dataset, json.loads(dataset.attrs["fields"]), "")
+
+
+def save(path: Path | str, group: str, record: Record, provenance: Provenance, checks: Sequence[Check] = ()) -> None:
+    """Writes a record into its group of a results file, in the place of what stood there.
+
+    The file is written anew beside the old one and then takes its place, so that a reader or a crash never meets half
+    a result; writers wait for each other.
+    """
+    path = Path(path)
+    dataset = to_xarray(record)
+    dataset.attrs["provenance"] = json.dumps(asdict(provenance), sort_keys=True)
+    dataset.attrs["checks"] = json.dumps([asdict(check) for check in checks])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _replacing(path) as fresh:
+        with h5py.File(fresh, "a") as file:
+            file.attrs.update(format=FORMAT, format_version=FORMAT_VERSION)
+            if group in file:
+                del file[group]
+        dataset.to_netcdf(fresh, mode="a", group=group, engine="h5netcdf")
+
+
+def load(path: Path | str, group: str) -> Entry:
+    """Reads one group. Raises `ArchiveError` naming the groups that are there when it is not."""
+    there = groups(path)
+    if group not in there:
+        raise ArchiveError(f"{path} has no group {group!r}: expected one of {', '.join(there) or 'none, it is empty'}")
+    with xr.open_dataset(path, group=group, engine="h5netcdf") as dataset:
+        dataset.load()
+    record = from_xarray(dataset)
+    provenance = Provenance(**json.loads(dataset.attrs["provenance"]))
+    checks = tuple(Check(**check) for check in json.loads(dataset.attrs["checks"]))
+    return Entry(record, provenance, checks)
+
+
+def groups(path: Path | str) -> tuple[str, ...]:
+    """The names of all results in a file, sorted."""
+    found: list[str] = []
+    try:
+        with h5py.File(path, "r") as file:
+            if file.attrs.get("format") != FORMAT:
+                raise ArchiveError(f"{path} is not a results file: expected the format {FORMAT!r}, got {file.attrs.get('format')!r}")
+            file.visititems(lambda name, item: found.append(name) if "kind" in item.attrs else None)
+    except FileNotFoundError as error:
+        raise ArchiveError(f"there is no file {path}: expected results of a study") from error
+    except OSError as error:
+        raise ArchiveError(f"cannot read {path}: expected a whole {FORMAT} file; it is cut short or of another kind") from error
+    return tuple(sorted(found))
+
+
+def safe_name(text: str) -> str:
+    """A name for a group or a file made of a user's text: letters, digits, `-`, `_` and `.`, nothing else."""
+    return re.sub(r"[^\w.-]", "_", text, flags=re.ASCII).lstrip(".") or "_"
+
+
+def _gather(record: Record, prefix: str, variables: dict[str, Any], labels: dict[str, Any], attributes: dict[str, Any]) -> None:
+    for spec in fields(record):
+        value, name = getattr(record, spec.name), prefix + spec.name
+        if isinstance(value, Record):
+            attributes[name] = {"kind": type(value).__name__}
+            _gather(value, f"{name}_", variables, labels, attributes)
+        elif "dims" in spec.metadata:
+            variables[name] = (tuple(prefix + dim for dim in spec.metadata["dims"]), value, {"units": spec.metadata["units"]})
+        elif "labels" in spec.metadata:
+            labels[name] = (prefix + spec.metadata["labels"], np.array(value, dtype=object))
+        else:
+            attributes[name] = value
+
+
+def _plain(attributes: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in attributes.items() if not isinstance(value, dict) and value != ""}
+
+
+def _build(kind: type[Record], dataset: xr.Dataset, attributes: Mapping[str, Any], prefix: str) -> Record:
+    values: dict[str, Any] = {}
+    for spec in fields(kind):
+        name = prefix + spec.name
+        if "dims" in spec.metadata:
+            values[spec.name] = dataset[name].values
+        elif "labels" in spec.metadata:
+            values[spec.name] = tuple(str(label) for label in dataset[name].values)
+        elif isinstance(attributes[name], dict):
+            values[spec.name] = _build(_kind(attributes[name]["kind"]), dataset, attributes, f"{name}_")
+        else:
+            values[spec.name] = attributes[name]
+    return kind(**values)
+
+
+def _kind(name: Any) -> type[Record]:
+    known = {kind.__name__: kind for kind in vars(results).values() if isinstance(kind, type) and issubclass(kind, Record)}
+    if name not in known:
+        raise ArchiveError(f"the group holds a {name!r}, which this version does not know: expected one of {', '.join(sorted(known))}")
+    return known[name]
+
+
+@contextlib.contextmanager
+def _replacing(path: Path) -> Iterator[Path]:
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        fresh = path.with_name(f".{path.name}.new")
+        try:
+            if path.exists():
+                groups(path)
+                shutil.copyfile(path, fresh)
+            yield fresh
+            with fresh.open("rb") as handle:
+                os.fsync(handle.fileno())
+            os.replace(fresh, path)
+        finally:
+            fresh.unlink(missing_ok=True)

@@ -1,0 +1,153 @@
+"""Planes in parameter space, and the shadows that trajectories throw on them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from analysis.gram import centred_gram, column_blocks
+from analysis.results import Array, Plane, Run, Shadow
+from landscape.errors import LandscapeError
+from landscape.randomness import generator
+from landscape.trajectory import Layout, Trajectory
+
+
+def principal(trajectories: Sequence[Trajectory]) -> Plane:
+    """The plane of largest variance of several trajectories together, each run weighted equally however many snapshots.
+
+    With weights w_i = 1 / (R S_r) for the snapshots of run r of R, centre c = sum_i w_i theta_i and K_ij =
+    sqrt(w_i w_j) (theta_i - c)' (theta_j - c) (float64), axis k is sum_i u_ik sqrt(w_i) (theta_i - c) / sqrt(lambda_k) for
+    the two largest eigenpairs (lambda_k, u_k) of K. The axes are orthonormal, so coordinates are distances in
+    parameter space; lambda_k / trace K is the share of variance explained. Buffers are averaged with the same weights.
+
+    A large share says little by itself: the first axis of a plain random walk explains 61 % (Antognini and
+    Sohl-Dickstein, arXiv 1806.08805).
+
+    Cost: two passes over the files; memory of S x S and S x 2^18 doubles.
+
+    Raises:
+        LandscapeError: trajectories of different layouts, or whose snapshots do not span two dimensions.
+    """
+    _require_one_layout(trajectories)
+    weights = np.concatenate([np.full(len(t), 1 / (len(trajectories) * len(t))) for t in trajectories])
+    gram, centre = centred_gram([t.theta for t in trajectories], weights)
+    root = np.sqrt(weights)
+    values, vectors = np.linalg.eigh(gram * np.outer(root, root))
+    values, vectors = values[::-1], vectors[:, ::-1]
+    if len(values) < 2 or not values[1] > 1e-14 * values[0] > 0:  # noqa: PLR2004
+        raise LandscapeError(
+            f"the {len(weights)} snapshots lie on one line: expected at least three that span a plane; record more of them"
+        )
+    leading = vectors[:, :2] * np.sign(vectors[np.abs(vectors[:, :2]).argmax(0), [0, 1]])
+    mixing = (leading * root[:, None] / np.sqrt(values[:2])).T
+    basis = np.zeros((2, centre.size))
+    for columns, block in column_blocks([t.theta for t in trajectories]):
+        basis[:, columns] = mixing @ (block - centre[columns])
+    buffers = sum(t.buffers[:].mean(0) for t in trajectories) / len(trajectories)
+    return Plane(
+        origin=centre,
+        basis=basis,
+        gram=basis @ basis.T,
+        buffers=np.asarray(buffers),
+        explained=values[:2] / values.sum(),
+        recipe=f"principal plane of {len(trajectories)} runs ({len(weights)} snapshots), runs weighted equally, centred on their mean",
+        axes=("first principal axis", "second principal axis"),
+        seed=-1,
+        layout=trajectories[0].layout.hash,
+    )
+
+
+def random(trajectory: Trajectory, row: int = -1, seed: int = 0) -> Plane:
+    """A random plane through one snapshot, filter-normalised (Li et al., arXiv 1712.09913).
+
+    Each direction is Gaussian; every output unit's weights (index 0 of a tensor with two or more dimensions) are scaled
+    to the norm that the unit has in theta; biases and norm layers (tensors with fewer dimensions) get zero. The two
+    directions are nearly, not exactly, orthogonal: the Gram matrix tells, and coordinates use its inverse.
+
+    Raises:
+        LandscapeError: no tensor with two or more dimensions.
+    """
+    layout, origin = trajectory.layout, np.asarray(trajectory.theta[row], np.float64)
+    if all(len(slot.shape) < 2 for slot in layout.slots):  # noqa: PLR2004
+        raise LandscapeError(
+            "a filter-normalised direction would be zero: expected at least one tensor with two or more dimensions, "
+            f"the model has {layout.describe()}; use the principal plane"
+        )
+    rng = generator(seed, "plane")
+    basis = np.stack([_filter_normalised(layout, origin, rng.standard_normal(layout.size)) for _ in range(2)])
+    return Plane(
+        origin=origin,
+        basis=basis,
+        gram=basis @ basis.T,
+        buffers=np.asarray(trajectory.buffers[row]),
+        explained=np.full(2, np.nan),
+        recipe=f"random filter-normalised plane through step {trajectory.steps[row]} of {trajectory.name}",
+        axes=("first random direction", "second random direction"),
+        seed=seed,
+        layout=layout.hash,
+    )
+
+
+def _filter_normalised(layout: Layout, origin: Array, draw: Array) -> Array:
+    for slot in layout.slots:
+        if len(slot.shape) < 2:  # noqa: PLR2004
+            draw[slot.span] = 0.0
+            continue
+        units, theta = draw[slot.span].reshape(slot.shape[0], -1), origin[slot.span].reshape(slot.shape[0], -1)
+        draw[slot.span] = (units * (np.linalg.norm(theta, axis=1) / np.linalg.norm(units, axis=1))[:, None]).ravel()
+    return draw
+
+
+def shadow(trajectory: Trajectory, plane: Plane) -> Shadow:
+    """A trajectory's least-squares coordinates in a plane, and how far off the plane each snapshot lies.
+
+    [x, y] = gram^-1 basis (theta - origin); off_plane = ||theta - origin - x basis[0] - y basis[1]||, from the residual
+    itself, in float64. Cost: one pass over the file, a row at a time.
+    """
+    require_layout(plane, trajectory.layout)
+    inverse = np.linalg.inv(plane.gram)
+    coordinates, off, away = np.zeros((len(trajectory), 2)), np.zeros(len(trajectory)), np.zeros(len(trajectory))
+    for row in range(len(trajectory)):
+        moved = np.asarray(trajectory.theta[row], np.float64) - plane.origin
+        coordinates[row] = inverse @ (plane.basis @ moved)
+        off[row] = np.linalg.norm(moved - coordinates[row] @ plane.basis)
+        away[row] = np.linalg.norm(moved)
+    return Shadow(
+        run=run_of(trajectory),
+        steps=trajectory.steps,
+        coordinates=coordinates,
+        off_plane=off,
+        from_origin=away,
+        losses=trajectory.losses,
+        tasks=trajectory.tasks,
+    )
+
+
+def run_of(trajectory: Trajectory) -> Run:
+    """The label that results carry for a trajectory."""
+    who = trajectory.provenance
+    return Run(who.label, who.strategy, who.seed)
+
+
+def point(plane: Plane, x: float, y: float, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Theta at plane coordinates (x, y), computed in float64 and rounded once."""
+    theta = plane.origin + x * plane.basis[0] + y * plane.basis[1]
+    return torch.from_numpy(theta).to(device, dtype)
+
+
+def require_layout(plane: Plane, layout: Layout) -> None:
+    """Raises unless the plane was made for this layout."""
+    if plane.layout != layout.hash:
+        raise LandscapeError(
+            f"the plane belongs to another model: expected layout {layout.hash} ({layout.describe()}), got {plane.layout} "
+            f"with {plane.origin.size} entries"
+        )
+
+
+def _require_one_layout(trajectories: Sequence[Trajectory]) -> None:
+    if not trajectories:
+        raise LandscapeError("expected at least one trajectory, got none")
+    for other in trajectories[1:]:
+        trajectories[0].layout.require(other.layout, str(other.path))

@@ -1,0 +1,137 @@
+"""Eigenvalues at the ends of a spectrum, with true residuals, for one operator and along a trajectory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from analysis.lanczos import Tridiagonal, lanczos
+from analysis.operators import SymmetricOperator, hessians
+from analysis.planes import run_of
+from analysis.results import AVERAGE, Array, EigenvalueHistory, Eigenpairs
+from landscape.errors import LandscapeError
+from landscape.problem import Problem
+from landscape.randomness import generator
+from landscape.trajectory import Trajectory
+
+END_ORDER: dict[str, Callable[[Array], Array]] = {
+    "largest": lambda values: np.argsort(-values, kind="stable"),
+    "smallest": lambda values: np.argsort(values, kind="stable"),
+    "magnitude": lambda values: np.argsort(-np.abs(values), kind="stable"),
+}
+"""Ends of the spectrum, each with the order in which its values are reported; the sign counts except for `magnitude`."""
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """When a Lanczos run stops: relative residual `tolerance` for every pair asked for, or `products` products."""
+
+    tolerance: float = 1e-3
+    products: int = 100
+
+    def __post_init__(self) -> None:
+        if not self.tolerance > 0 or self.products < 1:
+            raise LandscapeError(f"expected a tolerance above 0 and 1 or more products, got {self.tolerance} and {self.products}")
+
+
+def top_eigenpairs(
+    operator: SymmetricOperator,
+    count: int = 3,
+    end: str = "largest",
+    accuracy: Accuracy = Accuracy(),
+    seed: int = 0,
+    start: Tensor | None = None,
+) -> Eigenpairs:
+    """The `count` eigenpairs at one end of the spectrum, by Lanczos.
+
+    Stops when the estimated residuals |beta_m s_mk| of all pairs are below tolerance times the largest |value| found;
+    then computes the true ones, ||H v - value v|| with ||v|| = 1, by a fresh product each, and calls a pair converged when
+    its true residual meets the tolerance. |value - nearest eigenvalue| <= residual. `start` warms the run.
+
+    Cost: the Lanczos products, at most `accuracy.products`, and `count` more.
+    """
+    if end not in END_ORDER:
+        raise LandscapeError(f"unknown end {end!r}: expected one of {', '.join(END_ORDER)}")
+    if not 1 <= count <= operator.size:
+        raise LandscapeError(f"expected 1 to {operator.size} eigenpairs of an operator of that size, got {count}")
+    first = start if start is not None else torch.from_numpy(generator(seed, "lanczos").standard_normal(operator.size))
+    first = first.to(operator.device, operator.dtype)
+    found: Tridiagonal | None = None
+    for found in lanczos(operator, first, max(accuracy.products, count)):
+        if _settled(found, count, end, accuracy.tolerance):
+            break
+    assert found is not None
+    values, weights = _ritz(found, count, end)
+    vectors = torch.from_numpy(weights.T.copy()).to(operator.device, operator.dtype) @ found.basis
+    vectors = vectors / vectors.norm(dim=1, keepdim=True)
+    pairs = zip(values, vectors, strict=True)
+    residuals = np.array([float((operator @ v - float(value) * v).double().norm()) for value, v in pairs])
+    return Eigenpairs(
+        values=values,
+        vectors=vectors.cpu().numpy(),
+        residuals=residuals,
+        converged=residuals <= accuracy.tolerance * np.abs(values).max(),
+        end=end,
+        products=len(found.alpha) + len(values),
+    )
+
+
+def _ritz(found: Tridiagonal, count: int, end: str) -> tuple[Array, Array]:
+    values, vectors = np.linalg.eigh(found.matrix().numpy())
+    chosen = END_ORDER[end](values)[:count]
+    return values[chosen], vectors[:, chosen]
+
+
+def _settled(found: Tridiagonal, count: int, end: str, tolerance: float) -> bool:
+    if len(found.alpha) < count:
+        return False
+    values, vectors = _ritz(found, count, end)
+    return bool((found.beta[-1].item() * np.abs(vectors[-1]) <= 0.5 * tolerance * np.abs(values).max()).all())
+
+
+def along(
+    problem: Problem,
+    trajectory: Trajectory,
+    rows: Sequence[int],
+    count: int = 3,
+    accuracy: Accuracy = Accuracy(),
+    progress: Callable[[int], None] = lambda products: None,
+) -> EigenvalueHistory:
+    """Largest eigenvalues of every task's Hessian and of the average on the shared parameters, at some snapshots of a run.
+
+    Each Lanczos run starts from the sum of the vectors found at the snapshot before, which saves products where the
+    leading directions turn slowly; residuals are from fresh products all the same. `progress` is told the products of
+    every operator as it is done.
+
+    Cost: (T + 1) runs of `top_eigenpairs` a snapshot.
+    """
+    names = (*problem.names, AVERAGE)
+    problem.layout.require(trajectory.layout, str(trajectory.path))
+    size = min(count, problem.layout.count())
+    shape = (len(rows), len(names), size)
+    values, residuals, converged = np.zeros(shape), np.zeros(shape), np.zeros(shape, bool)
+    warm: dict[str, Tensor] = {}
+    products = 0
+    for place, row in enumerate(rows):
+        operators = hessians(problem, trajectory.theta[row], trajectory.buffers[row])
+        for number, name in enumerate(names):
+            pairs = top_eigenpairs(operators[name], size, accuracy=accuracy, start=warm.get(name))
+            values[place, number], residuals[place, number], converged[place, number] = pairs.values, pairs.residuals, pairs.converged
+            warm[name] = torch.from_numpy(pairs.vectors.sum(0))
+            products += pairs.products
+            progress(pairs.products)
+    return EigenvalueHistory(
+        run=run_of(trajectory),
+        tasks=names,
+        steps=trajectory.steps[list(rows)],
+        values=values,
+        residuals=residuals,
+        converged=converged,
+        products=products,
+        examples=len(problem.evaluation),
+        data=problem.data_hash,
+    )
