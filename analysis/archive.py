@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -46,8 +46,8 @@ class Entry:
     """What a group of a results file holds."""
 
     record: Record
-    provenance: Provenance
-    checks: tuple[Check, ...]
+    provenance: Provenance = Provenance()
+    checks: tuple[Check, ...] = ()
 
 
 def to_xarray(record: Record) -> xr.Dataset:
@@ -67,23 +67,24 @@ def from_xarray(dataset: xr.Dataset) -> Record:
     return _build(_kind(dataset.attrs.get("kind")), dataset, json.loads(dataset.attrs["fields"]), "")
 
 
-def save(path: Path | str, group: str, record: Record, provenance: Provenance, checks: Sequence[Check] = ()) -> None:
-    """Writes a record into its group of a results file, in the place of what stood there.
+def save(path: Path | str, entries: Mapping[str, Entry]) -> None:
+    """Writes entries into their groups of a results file, in the place of what stood there.
 
     The file is written anew beside the old one and then takes its place, so that a reader or a crash never meets half
     a result; writers wait for each other.
     """
     path = Path(path)
-    dataset = to_xarray(record)
-    dataset.attrs["provenance"] = json.dumps(asdict(provenance), sort_keys=True)
-    dataset.attrs["checks"] = json.dumps([asdict(check) for check in checks])
-    path.parent.mkdir(parents=True, exist_ok=True)
     with _replacing(path) as fresh:
         with h5py.File(fresh, "a") as file:
             file.attrs.update(format=FORMAT, format_version=FORMAT_VERSION)
-            if group in file:
-                del file[group]
-        dataset.to_netcdf(fresh, mode="a", group=group, engine="h5netcdf")
+            for group in entries:
+                if group in file:
+                    del file[group]
+        for group, entry in entries.items():
+            dataset = to_xarray(entry.record)
+            dataset.attrs["provenance"] = json.dumps(asdict(entry.provenance), sort_keys=True)
+            dataset.attrs["checks"] = json.dumps([asdict(check) for check in entry.checks])
+            dataset.to_netcdf(fresh, mode="a", group=group, engine="h5netcdf")
 
 
 def load(path: Path | str, group: str) -> Entry:
@@ -97,6 +98,11 @@ def load(path: Path | str, group: str) -> Entry:
     provenance = Provenance(**json.loads(dataset.attrs["provenance"]))
     checks = tuple(Check(**check) for check in json.loads(dataset.attrs["checks"]))
     return Entry(record, provenance, checks)
+
+
+def load_all(path: Path | str) -> dict[str, Entry]:
+    """Every group of a file, by name, sorted."""
+    return {group: load(path, group) for group in groups(path)}
 
 
 def groups(path: Path | str) -> tuple[str, ...]:
@@ -161,7 +167,13 @@ def _kind(name: Any) -> type[Record]:
 
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.with_name(f".{path.name}.lock"))
+        lock.acquire()
+    except OSError as error:
+        raise ArchiveError(f"cannot write {path} ({error.strerror}): expected a folder that can be written; choose another") from error
+    with lock:
         fresh = path.with_name(f".{path.name}.new")
         try:
             if path.exists():

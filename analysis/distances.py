@@ -17,7 +17,7 @@ def exploration(trajectory: Trajectory) -> Exploration:
     """Net distance from the start, path length and their ratio, on the shared parameters, against every budget.
 
     net_s = ||theta_s - theta_0|| in float64; path lengths are those that training summed after every step and every update
-    (all of them, not only the stored ones). Cost: one pass over the file, a row at a time.
+    (all of them, not only the stored ones). Cost: one pass over the file, in blocks of bounded memory.
 
     Raises:
         LandscapeError: no shared parameters, or the trajectory does not begin at step 0.
@@ -27,7 +27,8 @@ def exploration(trajectory: Trajectory) -> Exploration:
     if trajectory.steps[0] != 0:
         raise LandscapeError(f"{trajectory.path} begins at step {trajectory.steps[0]}: expected its start, step 0, to measure from")
     start = np.asarray(trajectory.shared[0], np.float64)
-    net = [float(np.linalg.norm(np.asarray(trajectory.shared[row], np.float64) - start)) for row in range(len(trajectory))]
+    blocks = trajectory.shared.blocks()
+    net = np.concatenate([np.linalg.norm(np.asarray(block, np.float64) - start, axis=1) for block in blocks])
     return Exploration(
         run=run_of(trajectory),
         steps=trajectory.steps,
@@ -35,7 +36,7 @@ def exploration(trajectory: Trajectory) -> Exploration:
         gradients=trajectory.gradients,
         seconds=trajectory.seconds,
         movement=trajectory.provenance.rate * trajectory.updates,
-        net=np.array(net),
+        net=net,
         path_steps=trajectory.path_steps,
         path_updates=trajectory.path_updates,
         start_norm=float(np.linalg.norm(start)),

@@ -104,22 +104,22 @@ def shadow(trajectory: Trajectory, plane: Plane) -> Shadow:
     """A trajectory's least-squares coordinates in a plane, and how far off the plane each snapshot lies.
 
     [x, y] = gram^-1 basis (theta - origin); off_plane = ||theta - origin - x basis[0] - y basis[1]||, from the residual
-    itself, in float64. Cost: one pass over the file, a row at a time.
+    itself, in float64. Cost: one pass over the file, in blocks of bounded memory.
     """
     require_layout(plane, trajectory.layout)
     inverse = np.linalg.inv(plane.gram)
-    coordinates, off, away = np.zeros((len(trajectory), 2)), np.zeros(len(trajectory)), np.zeros(len(trajectory))
-    for row in range(len(trajectory)):
-        moved = np.asarray(trajectory.theta[row], np.float64) - plane.origin
-        coordinates[row] = inverse @ (plane.basis @ moved)
-        off[row] = np.linalg.norm(moved - coordinates[row] @ plane.basis)
-        away[row] = np.linalg.norm(moved)
+    coordinates, off, away = [], [], []
+    for block in trajectory.theta.blocks():
+        moved = np.asarray(block, np.float64) - plane.origin
+        coordinates.append(moved @ plane.basis.T @ inverse)
+        off.append(np.linalg.norm(moved - coordinates[-1] @ plane.basis, axis=1))
+        away.append(np.linalg.norm(moved, axis=1))
     return Shadow(
         run=run_of(trajectory),
         steps=trajectory.steps,
-        coordinates=coordinates,
-        off_plane=off,
-        from_origin=away,
+        coordinates=np.concatenate(coordinates),
+        off_plane=np.concatenate(off),
+        from_origin=np.concatenate(away),
         losses=trajectory.losses,
         tasks=trajectory.tasks,
     )

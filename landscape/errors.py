@@ -23,6 +23,9 @@ class TrainingDiverged(LandscapeError):
             "try a smaller learning rate, or look at that batch"
         )
 
+    def __reduce__(self) -> tuple[type[TrainingDiverged], tuple[int, str, float]]:
+        return type(self), (self.step, self.task, self.value)
+
 
 def unknown(kind: str, given: str, valid: Iterable[str]) -> LandscapeError:
     """The error for a name that is not among the valid ones, with the nearest valid one."""

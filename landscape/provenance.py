@@ -19,8 +19,14 @@ if TYPE_CHECKING:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that numbers depend on."""
-    return {"python": platform.python_version(), "torch": torch.__version__, "numpy": np.__version__, "h5py": h5py.__version__}
+    """What numbers depend on beside their inputs: versions of Python and of the libraries, and torch's threads."""
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "h5py": h5py.__version__,
+        "threads": str(torch.get_num_threads()),
+    }
 
 
 def now() -> str:
@@ -28,15 +34,15 @@ def now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
-def provenance(problem: Problem, strategy: Strategy, seed: int, plan: Plan) -> Provenance:
+def provenance(problem: Problem, strategy: Strategy, seed: int, plan: Plan, label: str) -> Provenance:
     """The provenance of a run of our own training."""
     return Provenance(
         strategy=repr(strategy),
-        label=strategy.label,
+        label=label or strategy.label,
         seed=seed,
         rate=strategy.optimiser.rate,
         training={"steps": plan.steps, "batch_size": plan.batch_size, "when": repr(plan.when)},
-        **of_problem(problem),
+        **of_problem(problem),  # type: ignore[arg-type]
     )
 
 

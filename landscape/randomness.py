@@ -35,14 +35,20 @@ def seeded(seed: int, *place: str | int) -> Iterator[None]:
     For code that is not ours and draws from global generators: dropout, weight initialisation, a data set's augmentation.
     """
     word = int(_sequence(seed, place).generate_state(1, np.uint32)[0])
-    python, legacy = random.getstate(), np.random.get_state()  # noqa: NPY002
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
+    python, legacy, states = random.getstate(), np.random.get_state(), [g.get_state() for g in _torch_generators()]  # noqa: NPY002
     try:
-        with torch.random.fork_rng(devices=devices):
-            torch.manual_seed(word)
-            random.seed(word)
-            np.random.seed(word)  # noqa: NPY002
-            yield
+        for own in _torch_generators():
+            own.manual_seed(word)
+        random.seed(word)
+        np.random.seed(word)  # noqa: NPY002
+        yield
     finally:
         random.setstate(python)
         np.random.set_state(legacy)  # noqa: NPY002
+        for own, state in zip(_torch_generators(), states, strict=False):
+            own.set_state(state)
+
+
+def _torch_generators() -> list[torch.Generator]:
+    """The CPU's default generator, and those of the GPUs where one is in use."""
+    return [torch.default_generator, *(torch.cuda.default_generators if torch.cuda.is_initialized() else ())]

@@ -84,17 +84,19 @@ def record(
     plan: Plan,
     path: Path | str,
     seed: int = 0,
+    label: str = "",
     progress: Callable[[int], None] = lambda step: None,
 ) -> Trajectory:
     """Trains into a trajectory file. A file that holds an interrupted run of the same settings is continued.
 
-    `progress` is called with the step of every stored snapshot. A finished run is returned as it is.
+    `label` is the run's short name, by default the strategy's; `progress` is called with the step of every stored
+    snapshot. A finished run is returned as it is.
 
     Raises:
         LandscapeError: the file holds a run of other settings, or is not a trajectory, or is being written.
         TrainingDiverged: as `train`; the snapshots before are kept.
     """
-    who = provenance(problem, strategy, seed, plan)
+    who = provenance(problem, strategy, seed, plan, label)
     with store.writer(Path(path), who, problem.layout, problem.buffer_layout, _numpy_type(problem.dtype)) as writer:
         if not writer.complete:
             for snapshot in train(problem, strategy, plan, seed, writer.last):

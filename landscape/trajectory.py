@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -195,6 +195,12 @@ class Rows:
         if not rest:
             return block
         return np.asarray(block[(slice(None), *rest) if block.ndim == len(self.shape) else rest])
+
+    def blocks(self, budget: int = 1 << 26) -> Iterator[Array]:
+        """All rows in order, a few at a time: as many as fit into `budget` bytes, at least one."""
+        count = max(1, budget // max(1, self.shape[1] * self.dtype.itemsize))
+        for first in range(0, len(self), count):
+            yield self[first : first + count]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Array:
         return np.asarray(self[:], dtype=dtype)

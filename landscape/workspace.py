@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from landscape.data import Batch
 from landscape.errors import LandscapeError
-from landscape.modules import index_tensor, unflatten
+from landscape.modules import unflatten
 from landscape.optimisers import Optimiser, load_states, save_states
 from landscape.problem import Problem
 from landscape.randomness import generator
@@ -65,7 +65,7 @@ class Workspace:
             torch.tensor(length, dtype=torch.float64, device=problem.device)
             for length in (start.path_steps, start.path_updates)
         )
-        self._index = index_tensor(problem.layout.index(), problem.device)
+        self._spans = problem.layout.spans()
 
     @property
     def optimisers(self) -> list[torch.optim.Optimizer]:
@@ -83,7 +83,7 @@ class Workspace:
 
     def shared_theta(self) -> Tensor:
         """A copy of the shared entries of theta."""
-        return self.theta[self._index]
+        return torch.cat([self.theta[span] for span in self._spans]) if self._spans else self.theta[:0]
 
     def losses(self, batch: Batch, tasks: Sequence[int]) -> list[Tensor]:
         """Mean training loss of these tasks on a batch, differentiable. One forward pass in the module's training mode."""

@@ -16,6 +16,7 @@ from landscape.strategies.adatask import AdaTask
 from landscape.strategies.averaged import Averaged
 from landscape.strategies.base import Mean, Reduction, Strategy, Sum, Weights
 from landscape.strategies.grouped import Count, Grouped, OwnStates, SharedState, Size
+from landscape.strategies.named import named
 from landscape.strategies.sequential import (
     Alternating,
     Fixed,
@@ -46,4 +47,5 @@ __all__ = [
     "Strategy",
     "Sum",
     "Weights",
+    "named",
 ]

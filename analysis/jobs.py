@@ -1,0 +1,79 @@
+"""The pieces of a study that run side by side. Plain values in, records or nothing out: they cross between processes."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from analysis import spectra
+from analysis.pool import Tell
+from analysis.results import EigenvalueHistory
+from analysis.settings import Settings
+from landscape import problems, store, training
+from landscape.errors import TrainingDiverged
+from landscape.problem import Problem
+from landscape.schedules import AtSteps
+from landscape.training import Plan
+
+
+@lru_cache(maxsize=1)
+def _loaded(text: str) -> Problem:
+    settings = Settings.model_validate_json(text)
+    return problems.load(settings.problem, settings.problem_settings).to(settings.device)
+
+
+def problem_of(settings: Settings) -> Problem:
+    """The study's problem on its device, made once a process."""
+    return _loaded(settings.model_dump_json(include={"problem", "problem_settings", "device"}))
+
+
+def search_rate(settings: Settings, number: int, rate: float, tell: Tell) -> float:
+    """Averaged evaluation loss of strategy `number` after a short run at one rate; infinity where it diverged."""
+    problem, strategy = problem_of(settings), settings.strategies[number].strategy(settings.training.optimiser, rate)
+    plan = Plan(settings.search.steps, settings.training.batch_size, AtSteps([]))
+    try:
+        *_, last = training.train(problem, strategy, plan, settings.search.seed)
+    except TrainingDiverged:
+        return float("inf")
+    finally:
+        tell(settings.search.steps)
+    return float(np.mean(last.losses)) if np.isfinite(last.losses).all() else float("inf")
+
+
+def train_run(settings: Settings, number: int, rate: float, seed: int, folder: Path, tell: Tell) -> Path:
+    """Trains one run into its file, or goes on with it."""
+    chosen = settings.strategies[number]
+    path = run_path(folder, chosen.title, seed)
+    strategy = chosen.strategy(settings.training.optimiser, rate)
+    last = 0
+
+    def progress(step: int) -> None:
+        nonlocal last
+        tell(step - last)
+        last = step
+
+    training.record(problem_of(settings), strategy, settings.training.plan(), path, seed, chosen.title, progress)
+    tell(settings.training.steps - last)
+    return path
+
+
+def run_path(folder: Path, title: str, seed: int) -> Path:
+    """`runs/STRATEGY-SEED.h5` of a study."""
+    return folder / "runs" / f"{title}-{seed}.h5"
+
+
+def eigenvalues(settings: Settings, path: Path, tell: Tell) -> EigenvalueHistory:
+    """Eigenvalues along one run, at snapshots spread evenly over it, the first and the last among them."""
+    trajectory, chosen = store.open(path), settings.hessian
+    rows = spread(len(trajectory), chosen.snapshots)
+    accuracy = spectra.Accuracy(chosen.tolerance, chosen.products)
+    return spectra.along(problem_of(settings), trajectory, rows, chosen.top, accuracy, lambda _: tell(1))
+
+
+def spread(count: int, wanted: int) -> list[int]:
+    """`wanted` of `count` rows, evenly spread, the last one always and the first one where there are two."""
+    places: Any = np.linspace(0, count - 1, min(wanted, count)) if wanted > 1 else [count - 1]
+    return sorted({round(float(place)) for place in places})

@@ -1,0 +1,65 @@
+"""Independent jobs side by side: one process each, every process on threads of its own."""
+
+from __future__ import annotations
+
+import multiprocessing
+import queue
+import signal
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from typing import Any, TypeVar
+
+import torch
+
+Result = TypeVar("Result")
+Tell = Callable[[int], None]
+"""Told of every piece of work that was done, with its amount."""
+
+_amounts: Any = None
+
+
+def run_all(job: Callable[..., Result], arguments: Sequence[tuple[Any, ...]], workers: int, tell: Tell) -> list[Result]:
+    """`job(*arguments[i], tell)` for every i, results in order; at most `workers` at a time.
+
+    With one worker everything runs here. Workers are fresh processes (`spawn`) with one torch thread each: small
+    networks gain nothing from more, and a core that two processes share makes both wait. The first error ends all.
+    """
+    if workers <= 1 or len(arguments) <= 1:
+        return [job(*given, tell) for given in arguments]
+    context = multiprocessing.get_context("spawn")
+    amounts = context.Queue()
+    pool = ProcessPoolExecutor(min(workers, len(arguments)), context, _begin, (amounts,))
+    futures = [pool.submit(_in_worker, job, given) for given in arguments]
+    try:
+        _listen(futures, amounts, tell)
+        return [future.result() for future in futures]
+    except BaseException:
+        for process in list(getattr(pool, "_processes", {}).values()):
+            process.terminate()
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _begin(amounts: Any) -> None:
+    global _amounts  # noqa: PLW0603
+    _amounts = amounts
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+
+def _in_worker(job: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:
+    return job(*arguments, _amounts.put)
+
+
+def _listen(futures: Sequence[Future[Any]], amounts: Any, tell: Tell) -> None:
+    pending = set(futures)
+    while pending:
+        done, pending = wait(pending, timeout=0.2, return_when=FIRST_EXCEPTION)
+        while True:
+            try:
+                tell(amounts.get_nowait())
+            except queue.Empty:
+                break
+        for future in done:
+            future.result()

@@ -1,0 +1,166 @@
+"""The settings of a study: every one has a default, unknown ones are refused with the nearest valid name."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from analysis.archive import safe_name
+from landscape.errors import LandscapeError, unknown
+from landscape.optimisers import Optimiser
+from landscape.schedules import Every
+from landscape.strategies import Strategy, named
+from landscape.training import Plan
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StrategySettings(_Section):
+    """One strategy of a study; see `landscape.strategies.named` for the choices."""
+
+    name: str
+    label: str = ""
+    rate: float = Field(0.0, ge=0, description="learning rate; 0: found by the search")
+    reduction: str | list[float] | None = None
+    order: str | None = None
+    batches: str | None = None
+    groups: int | None = None
+    size: int | None = None
+    states: str | None = None
+    redraw: int | None = None
+    group_seed: int | None = None
+
+    @property
+    def title(self) -> str:
+        """The label, by default the name, made safe for file names."""
+        return safe_name(self.label or self.name)
+
+    def strategy(self, optimiser: str, rate: float) -> Strategy:
+        """The strategy with this optimiser at this rate."""
+        choices = self.model_dump(exclude={"name", "label", "rate"})
+        return named(self.name, Optimiser(optimiser, lr=rate), choices)
+
+
+class Training(_Section):
+    """How every run trains."""
+
+    steps: int = Field(600, ge=1)
+    batch_size: int = Field(64, ge=1)
+    every: int = Field(20, ge=1, description="steps between snapshots")
+    optimiser: str = "Adam"
+
+    def plan(self) -> Plan:
+        """The plan of every run."""
+        return Plan(self.steps, self.batch_size, Every(self.every))
+
+
+class Search(_Section):
+    """How the learning rate of each strategy is found: a short run for every rate, the least averaged evaluation loss wins."""
+
+    rates: list[float] = Field([3e-4, 1e-3, 3e-3], min_length=1)
+    steps: int = Field(200, ge=1)
+    seed: int = Field(1000, ge=0, description="one that the study does not use")
+
+
+class SurfaceSettings(_Section):
+    """The grid on the principal plane of all runs."""
+
+    nx: int = Field(25, ge=3)
+    ny: int = Field(25, ge=3)
+    margin: float = Field(0.15, ge=0)
+
+
+class HessianSettings(_Section):
+    """Which eigenvalues are computed, and where: for the runs of the first seed, at snapshots evenly spread."""
+
+    top: int = Field(3, ge=1)
+    snapshots: int = Field(5, ge=1)
+    tolerance: float = Field(1e-2, gt=0)
+    products: int = Field(60, ge=1, description="at most, for each operator at each snapshot")
+
+
+class Settings(_Section):
+    """All settings of a study, as `study.toml` holds them."""
+
+    problem: str = "digits"
+    problem_settings: dict[str, Any] = {}
+    seeds: list[int] = Field([0, 1, 2], min_length=1)
+    device: str = "cpu"
+    strategies: list[StrategySettings] = Field(
+        [StrategySettings(name=n) for n in ("averaged", "independent", "grouped")], min_length=1
+    )
+    training: Training = Training()
+    search: Search = Search()
+    surface: SurfaceSettings = SurfaceSettings()
+    hessian: HessianSettings = HessianSettings()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _strategies_by_name(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("strategies"), list):
+            named_ones = [{"name": s} if isinstance(s, str) else s for s in data["strategies"]]
+            return {**data, "strategies": named_ones}
+        return data
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Settings:
+        titles = [s.title for s in self.strategies]
+        for title in titles:
+            if titles.count(title) > 1:
+                raise ValueError(f"two strategies are called {title!r}: give one of them another label")
+        if len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
+            raise ValueError(f"expected distinct seeds of 0 or more, got {self.seeds}")
+        for strategy in self.strategies:
+            strategy.strategy(self.training.optimiser, strategy.rate or self.search.rates[0])
+        return self
+
+
+def read(path: Path) -> Settings:
+    """Settings from a TOML file."""
+    try:
+        data = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise LandscapeError(f"there is no file {path}: expected the settings of a study in TOML") from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise LandscapeError(f"cannot read {path}: expected settings in TOML, got an error ({error})") from error
+    return parse(data, str(path))
+
+
+def parse(data: dict[str, Any], where: str = "the settings") -> Settings:
+    """Settings from plain values; the first thing wrong with them becomes one sentence."""
+    try:
+        return Settings.model_validate(data)
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = [str(part) for part in first["loc"]]
+        if first["type"] == "extra_forbidden":
+            raise LandscapeError(f"{where}: {unknown('setting', '.'.join(place), _valid(place))}") from error
+        cause = first.get("ctx", {}).get("error")
+        text = str(cause) if cause is not None else f"{first['msg'].lower()}, got {first['input']!r}"
+        raise LandscapeError(f"{where}: {'.'.join(place) + ': ' if place else ''}{text}") from error
+
+
+def write(settings: Settings) -> str:
+    """Settings as TOML text, every one of them, which `read` takes back."""
+    return tomli_w.dumps(settings.model_dump(exclude_none=True))
+
+
+def _valid(place: list[str]) -> list[str]:
+    model: Any = Settings
+    for part in place[:-1]:
+        if not part.isdigit():
+            model = StrategySettings if part == "strategies" else model.model_fields[part].annotation
+    head = ".".join(place[:-1])
+    return [f"{head}.{name}" if head else name for name in model.model_fields]
+

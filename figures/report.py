@@ -1,0 +1,206 @@
+"""A whole study as one page that works offline: what was compared, what came out, every figure and every number."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from analysis.results import (
+    Check,
+    Comparison,
+    DistanceMatrix,
+    EigenvalueHistory,
+    Exploration,
+    RateSearch,
+    Run,
+    Shadow,
+    Surface,
+    Training,
+)
+from figures import files, page, scenes, tables
+from figures.marks import Scene
+from figures.scenes.explorations import MEASURES
+from figures.scenes.words import count, listed, seeds_of
+from figures.tables import Table
+
+WIDER, FEW = "wider", "too few seeds"
+CLAIMS = {
+    "net": ("explores more widely", "explore more widely"),
+    "path_steps": ("covers a longer path over steps", "cover a longer path over steps"),
+    "path_updates": ("covers a longer path over updates", "cover a longer path over updates"),
+    "ratio": ("takes a more winding path", "take a more winding path"),
+}
+"""What a strategy does, and what it does not do, where its measure is larger than the baseline's."""
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What a report is made from; whatever is missing is left out of the page.
+
+    `summary` holds sentences of the study's own, `settings` the text of its settings file, `provenance` and `timings`
+    rows of a name and a value.
+    """
+
+    title: str
+    summary: tuple[str, ...] = ()
+    settings: str = ""
+    searches: tuple[RateSearch, ...] = ()
+    trainings: tuple[Training, ...] = ()
+    surface: Surface | None = None
+    shadows: tuple[Shadow, ...] = ()
+    eigenvalues: tuple[EigenvalueHistory, ...] = ()
+    explorations: tuple[Exploration, ...] = ()
+    distances: tuple[DistanceMatrix, ...] = ()
+    comparisons: tuple[Comparison, ...] = ()
+    checks: tuple[Check, ...] = ()
+    provenance: tuple[tuple[str, str], ...] = ()
+    timings: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Section:
+    """A heading with figures and tables below it."""
+
+    name: str
+    title: str
+    scenes: tuple[Scene, ...] = ()
+    tables: tuple[Table, ...] = ()
+    text: str = ""
+
+
+def write(contents: Contents, path: str | os.PathLike[str]) -> Path:
+    """Write the report to an `.html` file and return its path.
+
+    The page needs no network: plotly is inside once, and every figure is there twice, interactive for the screen and
+    static for print and for readers without scripts. The same contents give the same bytes.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".html":
+        raise ValueError(f"expected a report that ends with .html, got {path.name!r}: choose that suffix")
+    files.write(path, render(contents))
+    return path
+
+
+def render(contents: Contents) -> bytes:
+    """The report as a page."""
+    parts = [(section, _drawn(section)) for section in sections(contents)]
+    failed = sum(not check.passed for check in contents.checks)
+    return page.template(
+        "report.html.j2",
+        title=contents.title,
+        compared=compared(contents),
+        summary=contents.summary,
+        findings=findings(contents.comparisons),
+        verdicts=tables.verdicts(contents.comparisons) if contents.comparisons else None,
+        scores=tables.scores(contents.trainings) if any(t.metrics for t in contents.trainings) else None,
+        alarm=f"{failed} of {count(len(contents.checks), 'check')} failed: see Checks." if failed else "",
+        parts=parts,
+    )
+
+
+def _drawn(section: Section) -> tuple[page.Figure, ...]:
+    return tuple(page.figure(f"{section.name}-{k}", scene) for k, scene in enumerate(section.scenes, start=1))
+
+
+def order(contents: Contents) -> tuple[str, ...]:
+    """Every strategy once: the order in which they get their looks, the same in all figures of the report."""
+    labels = [run.label for run in _runs(contents)]
+    labels += [search.label for search in contents.searches]
+    labels += [name for c in contents.comparisons for name in (c.baseline, c.strategy)]
+    return tuple(dict.fromkeys(labels))
+
+
+def _runs(contents: Contents) -> tuple[Run, ...]:
+    records: Iterable[Training | Exploration | Shadow | EigenvalueHistory] = (
+        *contents.trainings,
+        *contents.explorations,
+        *contents.shadows,
+        *contents.eigenvalues,
+    )
+    return tuple({record.run.name: record.run for record in records}.values())
+
+
+def compared(contents: Contents) -> str:
+    """One sentence that says what was compared."""
+    runs, labels = _runs(contents), order(contents)
+    tasks = _tasks(contents)
+    if not labels:
+        return ""
+    return (
+        " ".join(
+            [f"{listed(labels)} compared" if len(labels) > 1 else f"{labels[0]}"]
+            + [f"on {count(len(tasks), 'task')} ({listed(tasks)})"] * bool(tasks)
+            + [f"with {seeds_of(runs)}"] * bool(runs)
+        )
+        + "."
+    )
+
+
+def _tasks(contents: Contents) -> tuple[str, ...]:
+    for records in (contents.trainings, contents.shadows, (contents.surface,) if contents.surface else ()):
+        if records:
+            return records[0].tasks
+    return ()
+
+
+def findings(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
+    """What came out, a sentence for each strategy, baseline and measure; a claim that fails is said to fail."""
+    groups: dict[tuple[str, str, str], list[Comparison]] = {}
+    for c in comparisons:
+        groups.setdefault((c.strategy, c.baseline, c.measure), []).append(c)
+    return tuple(_finding(*names, group) for names, group in groups.items())
+
+
+def _finding(strategy: str, baseline: str, measure: str, group: Sequence[Comparison]) -> str:
+    budgets = {v: [c.budget for c in group if c.verdict == v] for v in dict.fromkeys(c.verdict for c in group)}
+    wider = budgets.pop(WIDER, [])
+    does, do = CLAIMS.get(measure, (f"has a larger {measure}", f"have a larger {measure}"))
+    if set(budgets) == {FEW} and not wider:
+        return f"{strategy}: with too few seeds it cannot be said whether it {does} than {baseline}."
+    rest = " or ".join(f"{listed(names)} ({verdict})" for verdict, names in budgets.items())
+    if not wider:
+        return f"{strategy} does not {do} than {baseline} at any equal budget: not at equal {rest}."
+    but = f", but not at equal {rest}" if rest else ", which are all the budgets that were compared"
+    return f"{strategy} {does} than {baseline} at equal {listed(wider)}{but}."
+
+
+def sections(contents: Contents) -> tuple[Section, ...]:
+    """The parts of the report that there is something to show for."""
+    return tuple(s for s in _sections(contents) if s.scenes or s.tables or s.text)
+
+
+def _sections(c: Contents) -> Iterator[Section]:
+    first = order(c)
+    yield Section("exploration", "Exploration", _exploration(c, first), _exploration_tables(c))
+    yield Section("surface", "Loss surface", _surface(c, first))
+    curvature = tuple(scenes.eigenvalues(h, order=first) for h in (c.eigenvalues,) if h)
+    yield Section("curvature", "Curvature", curvature, (tables.eigenvalues(c.eigenvalues),) if c.eigenvalues else ())
+    learned = tuple(scenes.training(t, first) for t in (c.trainings,) if t)
+    yield Section("training", "Training", learned, (tables.losses(c.trainings),) if c.trainings else ())
+    searched = tuple(scenes.rate_search(s, first) for s in (c.searches,) if s)
+    yield Section("rates", "Learning rates", searched, (tables.rates(c.searches),) if c.searches else ())
+    yield Section("checks", "Checks", tables=(tables.checks(c.checks),) if c.checks else ())
+    yield Section("settings", "Settings", text=c.settings)
+    provenance = [tables.pairs("Where the numbers come from", ("name", "value"), c.provenance)] * bool(c.provenance)
+    provenance += [tables.pairs("Time taken", ("part", "time"), c.timings)] * bool(c.timings)
+    yield Section("provenance", "Provenance", tables=tuple(provenance))
+
+
+def _exploration(c: Contents, first: Sequence[str]) -> tuple[Scene, ...]:
+    forest = (scenes.comparisons(c.comparisons, first),) if c.comparisons else ()
+    against = (
+        tuple(scenes.exploration(c.explorations, measure, first) for measure in MEASURES) if c.explorations else ()
+    )
+    return (*forest, *against, *(scenes.distance_matrix(matrix) for matrix in c.distances))
+
+
+def _exploration_tables(c: Contents) -> tuple[Table, ...]:
+    return (tables.distances(c.explorations), tables.runs(c.explorations)) if c.explorations else ()
+
+
+def _surface(c: Contents, first: Sequence[str]) -> tuple[Scene, ...]:
+    if c.surface is None:
+        return ()
+    return scenes.surface(c.surface, c.shadows, first), scenes.surface_relief(c.surface, c.shadows, first)

@@ -1,0 +1,23 @@
+"""Pure functions from records to scenes, one for each kind of figure.
+
+Each takes records of `analysis.results` and returns a `figures.marks.Scene`; nothing is drawn and nothing is measured.
+Strategies get their looks in order of first appearance; `order` names labels that come first, so that the figures of
+one report agree.
+"""
+
+from figures.scenes.explorations import distance_matrix, exploration
+from figures.scenes.landscapes import surface, surface_relief
+from figures.scenes.learning import rate_search, training
+from figures.scenes.spectra import eigenvalues
+from figures.scenes.verdicts import comparisons
+
+__all__ = [
+    "comparisons",
+    "distance_matrix",
+    "eigenvalues",
+    "exploration",
+    "rate_search",
+    "surface",
+    "surface_relief",
+    "training",
+]

@@ -1,0 +1,218 @@
+"""Loss surfaces with trajectories, flat and in relief."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from analysis.results import Array, Shadow, Surface
+from figures import style
+from figures.marks import Axis, Column, Contours, Line, Mark, Panel, Path, Points, Relief, Row, Scene, grid
+from figures.scenes.scales import finite
+from figures.scenes.seeds import sparse
+from figures.scenes.trajectories import (
+    START,
+    View,
+    blanks,
+    geometry,
+    hover,
+    keys,
+    names_count,
+    plane_axes,
+    true_losses,
+    views,
+)
+from figures.scenes.words import count, seeds_of, sentences
+from figures.style import Look
+
+CIRCLES = 5
+"""About how many circles along a trajectory show its distance off the plane."""
+LARGEST = 8.0
+"""Diameter of the circle at the largest distance off the plane, in points."""
+COLUMNS = 2
+
+
+def surface(surface: Surface, shadows: Sequence[Shadow] = (), order: Sequence[str] = ()) -> Scene:
+    """Filled contours of every task's loss and of their average over a plane, with trajectories on top.
+
+    A trajectory is drawn at its least-squares coordinates in the plane; open circles along it have a diameter
+    proportional to ||theta - (origin + x basis[0] + y basis[1])||, and a strip below shows that distance against the
+    step. `order` names strategies whose looks come first, so that several figures agree.
+    """
+    looks = _looks(shadows, order)
+    aspect, words = geometry(surface.plane)
+    x, y = plane_axes(surface, shadows)
+    shown = views(surface)
+    panels = tuple(
+        Panel(
+            view.title, x, y, (_contours(surface, view), *_tracks(surface, shadows, looks, k, view.title)), None, aspect
+        )
+        for k, view in enumerate(shown)
+    )
+    rows = (*grid(panels, COLUMNS, 66.0 if len(panels) > 1 else 95.0), *_strip(shadows, looks))
+    caption = sentences(
+        _loss_words(surface, shown),
+        words,
+        blanks(surface),
+        _shadow_words(shadows),
+        _off_words(shadows),
+    )
+    return Scene("Loss surface and trajectories" if shadows else "Loss surface", caption, rows, keys(looks))
+
+
+def surface_relief(surface: Surface, shadows: Sequence[Shadow] = (), order: Sequence[str] = ()) -> Scene:
+    """The surfaces in three dimensions, with each trajectory at its TRUE losses.
+
+    A trajectory that leaves the plane has other losses than the plane below or above it: the vertical gap between
+    line and surface is the effect of being off the plane. It is zero only where the trajectory lies in the plane.
+    """
+    looks = _looks(shadows, order)
+    true = [true_losses(surface, shadow) for shadow in shadows]
+    reach = [np.concatenate([t[k] for t in true]) for k in range(names_count(surface))] if true else []
+    x, y = plane_axes(surface, shadows)
+    shown = views(surface, reach)
+    panels = tuple(
+        Panel(
+            view.title,
+            x,
+            y,
+            (
+                Relief(surface.x, surface.y, view(view.loss), view.loss, view.height.axis),
+                *(mark for s, t in zip(shadows, true, strict=True) for mark in _path(s, t[k], view, looks)),
+            ),
+            view.height.axis,
+        )
+        for k, view in enumerate(shown)
+    )
+    gap = (
+        "Trajectories are drawn at their true losses: the vertical gap to the surface comes from being off the plane."
+        if shadows
+        else ""
+    )
+    caption = sentences(_loss_words(surface, shown), geometry(surface.plane)[1].replace(", to equal scale", ""))
+    caption = sentences(caption, blanks(surface), _shadow_words(shadows), gap, _off_words(shadows, drawn=""))
+    title = "Loss surface in relief, with trajectories at their true losses" if shadows else "Loss surface in relief"
+    return Scene(title, caption, grid(panels, COLUMNS, 74.0), keys(looks)[:-1])
+
+
+def _looks(shadows: Sequence[Shadow], order: Sequence[str]) -> dict[str, Look]:
+    present = dict.fromkeys(shadow.run.label for shadow in shadows)
+    every = style.looks([*order, *present])
+    return {label: every[label] for label in present}
+
+
+def _contours(surface: Surface, view: View) -> Contours:
+    levels = view.height.levels
+    colours = style.shades(max(levels.size - 1, 0))
+    return Contours(surface.x, surface.y, view(view.loss), view.loss, levels, colours, view.height.axis)
+
+
+def _tracks(
+    surface: Surface, shadows: Sequence[Shadow], looks: dict[str, Look], k: int, title: str
+) -> tuple[Mark, ...]:
+    marks: list[Mark] = []
+    largest = finite([s.off_plane for s in shadows]).max(initial=0.0)
+    for shadow in shadows:
+        marks += _track(shadow, true_losses(surface, shadow)[k], looks[shadow.run.label], float(largest), title)
+    return (*marks, *_ends(shadows, looks))
+
+
+def _track(shadow: Shadow, losses: Array, look: Look, largest: float, title: str) -> list[Mark]:
+    x, y = shadow.coordinates[:, 0], shadow.coordinates[:, 1]
+    group = shadow.run.label
+    told = hover(shadow, losses, title)
+    shown = sparse(shadow.steps.size, CIRCLES)
+    size = LARGEST * shadow.off_plane[shown] / (largest or 1.0)
+    circle = look.but(marker="circle", fill="none", width=0.8, dash="solid")
+    return [
+        Line(x, y, style.CASING, group),
+        Line(x, y, look.but(width=1.3), group, told),
+        Points(x[shown], y[shown], size, circle, group, _taken(told, shown)),
+    ]
+
+
+def _taken(columns: tuple[Column, ...], index: Array) -> tuple[Column, ...]:
+    return tuple(Column(column.name, column.values[index]) for column in columns)
+
+
+def _ends(shadows: Sequence[Shadow], looks: dict[str, Look]) -> list[Mark]:
+    """Starts and ends above all lines: runs of one seed share their start."""
+    ends: list[Mark] = []
+    for shadow in shadows:
+        look, group = looks[shadow.run.label], shadow.run.label
+        for index, marker in ((0, START), (-1, look.but(fill=look.colour, colour=style.PAPER, width=0.6))):
+            where = shadow.coordinates[[index]]
+            ends.append(Points(where[:, 0], where[:, 1], np.array([START.size]), marker, group))
+    return ends
+
+
+def _strip(shadows: Sequence[Shadow], looks: dict[str, Look]) -> tuple[Row, ...]:
+    if not shadows:
+        return ()
+    marks = tuple(
+        Line(
+            shadow.steps,
+            shadow.off_plane,
+            looks[shadow.run.label],
+            shadow.run.label,
+            hover(shadow, np.nan * shadow.steps, "")[:3],
+        )
+        for shadow in shadows
+    )
+    top = float(finite([shadow.off_plane for shadow in shadows]).max(initial=0.0))
+    panel = Panel(
+        "distance off the plane", Axis("step"), Axis("parameter units", range=(0.0, 1.08 * top or 1.0)), marks
+    )
+    return (Row((panel,), 1, 22.0),)
+
+
+def _path(shadow: Shadow, losses: Array, view: View, looks: dict[str, Look]) -> tuple[Mark, ...]:
+    x, y = shadow.coordinates[:, 0], shadow.coordinates[:, 1]
+    look, group = looks[shadow.run.label], shadow.run.label
+    z = view(losses)
+    ends = look.but(marker="circle", fill=look.colour, size=START.size, width=0.0)
+    return (
+        Path(x, y, z, look.but(width=1.6), group, hover(shadow, losses, view.title)),
+        Path(x[:1], y[:1], z[:1], START, group),
+        Path(x[-1:], y[-1:], z[-1:], ends, group),
+    )
+
+
+def _loss_words(surface: Surface, shown: Sequence[View]) -> str:
+    logarithmic = shown[0].height.scale == "log"
+    scale = f"Levels are evenly spaced in {'log10 of ' if logarithmic else ''}the loss."
+    average = "The average is the mean of the task losses at each point." if len(surface.tasks) > 1 else ""
+    return sentences(
+        f"Loss over {count(surface.examples, 'evaluation example')} on a grid of {surface.x.size} by {surface.y.size} "
+        f"points of the plane: {surface.plane.recipe}.",
+        average,
+        scale,
+        "Each panel has colours of its own." if len(shown) > 1 else "",
+    )
+
+
+def _shadow_words(shadows: Sequence[Shadow]) -> str:
+    return (
+        f"{count(len(shadows), 'trajectory', 'trajectories')}, {seeds_of([s.run for s in shadows])}." if shadows else ""
+    )
+
+
+def _off_words(shadows: Sequence[Shadow], drawn: str = "open circles along a trajectory have a diameter") -> str:
+    off = finite([shadow.off_plane for shadow in shadows])
+    if off.size == 0:
+        return ""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        share = finite([np.asarray(s.off_plane[-1:] / s.from_origin[-1:]) for s in shadows])
+    circles = f"; {drawn} proportional to it" if drawn else ""
+    ends = (
+        f" At their ends trajectories lie off the plane by {_span(share)} of their distance from its origin."
+        if share.size
+        else ""
+    )
+    return f"Distance off the plane: at most {off.max():.3g} parameter units{circles}.{ends}"
+
+
+def _span(share: Array) -> str:
+    low, high = f"{share.min():.0%}", f"{share.max():.0%}"
+    return low if low == high else f"{low} to {high}"

@@ -1,0 +1,40 @@
+"""The words that captions are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from analysis.results import Run
+
+
+def count(number: int, noun: str, plural: str = "") -> str:
+    """`1 seed`, `3 seeds`."""
+    return f"{number} {noun if number == 1 else plural or noun + 's'}"
+
+
+def listed(words: Iterable[str]) -> str:
+    """`a`, `a and b`, `a, b and c`."""
+    words = list(words)
+    return " and ".join([", ".join(words[:-1]), words[-1]] if len(words) > 1 else words)
+
+
+def sentences(*parts: str) -> str:
+    """The parts that are not empty, one after the other."""
+    return " ".join(part for part in parts if part)
+
+
+def seeds_of(runs: Sequence[Run]) -> str:
+    """How many seeds each strategy has: `3 seeds each`, or `averaged 3, independent 2 seeds`."""
+    seeds: dict[str, set[int]] = {}
+    for run in runs:
+        seeds.setdefault(run.label, set()).add(run.seed)
+    numbers = {label: len(values) for label, values in seeds.items()}
+    if len(set(numbers.values())) <= 1:
+        number = next(iter(numbers.values()), 0)
+        return count(number, "seed") + (" of each strategy" if len(numbers) > 1 else "")
+    return listed(f"{label} {number}" for label, number in numbers.items()) + " seeds"
+
+
+def excluded(number: int, what: str) -> str:
+    """A sentence for values that cannot be drawn; nothing where there are none."""
+    return f"{count(number, 'value')} of {what} not finite and left out." if number else ""

@@ -1,0 +1,149 @@
+"""Small synthetic records with known values, and larger ones that look like a study."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from analysis.results import (
+    AVERAGE,
+    Array,
+    Check,
+    Comparison,
+    DistanceMatrix,
+    EigenvalueHistory,
+    Exploration,
+    Plane,
+    RateSearch,
+    Run,
+    Shadow,
+    Surface,
+    Training,
+)
+
+NASTY = '<b>&"$x_1$ %{x}</script>'
+STRATEGIES = ("averaged", "alternating", "independent")
+TASKS = ("depth", "normals", "segmentation")
+
+
+def run(label: str = "averaged", seed: int = 0) -> Run:
+    return Run(label, f"{label.capitalize()}()", seed)
+
+
+def plane(gram: Array | None = None, axes: tuple[str, ...] = ("PC 1", "PC 2")) -> Plane:
+    gram = np.eye(2) if gram is None else np.asarray(gram, dtype=float)
+    basis = np.linalg.cholesky(gram)
+    explained = np.array([0.71, 0.18])
+    return Plane(np.zeros(2), basis, gram, np.empty(0), explained, "principal components", axes, -1, "layout")
+
+
+def surface(
+    tasks: tuple[str, ...] = ("one", "two"),
+    nx: int = 4,
+    ny: int = 3,
+    done: Array | None = None,
+    gram: Array | None = None,
+) -> Surface:
+    """Task t's loss is (t + 1) (1 + x + 10 y) with x = 0..nx-1, y = 0..ny-1: asymmetric, nx != ny, in closed form."""
+    x, y = np.arange(nx, dtype=float), np.arange(ny, dtype=float)
+    one = 1 + x[None, :] + 10 * y[:, None]
+    loss = np.stack([(t + 1) * one for t in range(len(tasks))])
+    done = np.ones((ny, nx), bool) if done is None else done
+    loss = np.where(done, loss, np.nan)
+    return Surface(tasks, x, y, loss, 0.1 * loss, done, plane(gram), 500, "data", "none")
+
+
+def shadow(label: str = "averaged", seed: int = 0, tasks: tuple[str, ...] = ("one", "two")) -> Shadow:
+    """Three snapshots from (3, 2) to (0, 0); 0, 1 and 2 off the plane; task t's true loss 10, 5, 2 times t + 1."""
+    coordinates = np.array([[3.0, 2.0], [1.0, 1.0], [0.0, 0.0]])
+    off, far = np.array([0.0, 1.0, 2.0]), np.array([4.0, 2.0, 2.0])
+    losses = np.array([10.0, 5.0, 2.0])[:, None] * np.arange(1, len(tasks) + 1)
+    return Shadow(run(label, seed), np.array([0, 10, 20]), coordinates, off, far, losses, tasks)
+
+
+def exploration(label: str = "averaged", seed: int = 0, net: Array | None = None, updates: int = 1) -> Exploration:
+    steps = np.array([0.0, 10.0, 20.0])
+    net = np.array([0.0, 1.0, 2.0]) if net is None else np.asarray(net, dtype=float)
+    return Exploration(
+        run(label, seed),
+        steps,
+        steps * updates,
+        steps * 2,
+        steps / 4,
+        steps * updates * 0.01,
+        net,
+        net * 2,
+        net * 3,
+        5.0,
+    )
+
+
+def training(
+    label: str = "averaged", seed: int = 0, tasks: tuple[str, ...] = ("one", "two"), shift: float = 0.0
+) -> Training:
+    steps = np.array([0, 10, 20])
+    losses = (np.array([3.0, 2.0, 1.0]) + shift)[:, None] * np.arange(1, len(tasks) + 1)
+    metrics = tuple(f"{task}.accuracy" for task in tasks)
+    scores = (np.array([0.1, 0.5, 0.8]) + shift / 10)[:, None] * np.ones(len(tasks))
+    batch_steps = np.arange(1, 101)
+    batches = np.linspace(3.0, 1.0, 100)[:, None] * np.arange(1, len(tasks) + 1)
+    return Training(
+        run(label, seed), tasks, metrics, steps, steps, steps * 2, steps / 4, losses, scores, batch_steps, batches
+    )
+
+
+def history(
+    label: str = "averaged", seed: int = 0, tasks: tuple[str, ...] = ("one", "two"), sign: float = 1.0
+) -> EigenvalueHistory:
+    """Eigenvalues 100, 10, 1 (times sign) for the first pair, a tenth for the second; the last one is not converged."""
+    operators = (*tasks, AVERAGE) if len(tasks) > 1 else tasks
+    values = np.array([100.0, 10.0, 1.0])[:, None, None] * np.array([1.0, 0.1]) * np.ones((3, len(operators), 1)) * sign
+    converged = np.ones(values.shape, bool)
+    converged[-1, 0, 0] = False
+    residuals = np.where(converged, 0.01 * np.abs(values), 2.0)
+    return EigenvalueHistory(
+        run(label, seed), operators, np.array([0, 10, 20]), values, residuals, converged, 90, 500, "data"
+    )
+
+
+def search(label: str = "averaged") -> RateSearch:
+    return RateSearch(label, np.array([1e-3, 1e-2, 1e-1, 1.0]), np.array([2.0, 0.5, 1.0, np.nan]), 1e-2, 200, 99)
+
+
+def comparison(
+    strategy: str = "independent",
+    budget: str = "steps",
+    measure: str = "net",
+    interval: tuple[float, float] = (0.5, 1.5),
+    verdict: str = "wider",
+) -> Comparison:
+    low, high = interval
+    middle = (low + high) / 2 if np.isfinite(low) else 1.0
+    values = np.array([2.0, 2.1, 2.2])
+    return Comparison(
+        measure,
+        budget,
+        strategy,
+        "averaged",
+        np.array([0, 1, 2]),
+        values + middle,
+        values,
+        20.0,
+        middle,
+        low,
+        high,
+        verdict,
+    )
+
+
+def distances(size: int = 3) -> DistanceMatrix:
+    """distance[i, j] = |i - j| (1 + 0.25 size)."""
+    places = np.arange(size)
+    matrix = np.abs(places[:, None] - places[None, :]) * (1 + 0.25 * size)
+    return DistanceMatrix(tuple(f"p-{i}" for i in places), matrix, "last snapshots")
+
+
+def checks() -> tuple[Check, ...]:
+    return (
+        Check("surface at the origin against the recorded loss", 1e-7, 1e-5, "float32 forward pass"),
+        Check("asymmetry of the Hessian", 3e-2, 1e-3, "rounding of the products"),
+    )
