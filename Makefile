@@ -7,7 +7,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMPS := $(VENV)/.stamps
 OUT ?= study
-FILES := landscape analysis figures cli.py benchmarks tests
+FILES := landscape analysis figures cli benchmarks tests
 
 # Modules are compiled when they are first imported, which most never are: it halves the time of an installation. So
 # bytecode has to be written, whatever the user's shell says.

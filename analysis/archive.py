@@ -80,18 +80,40 @@ def save(path: Path | str, entries: Mapping[str, Entry]) -> None:
             for group in entries:
                 if group in file:
                     del file[group]
-        for group, entry in entries.items():
-            dataset = to_xarray(entry.record)
-            dataset.attrs["provenance"] = json.dumps(asdict(entry.provenance), sort_keys=True)
-            dataset.attrs["checks"] = json.dumps([asdict(check) for check in entry.checks])
-            dataset.to_netcdf(fresh, mode="a", group=group, engine="h5netcdf")
+        tree = xr.DataTree.from_dict({group: _dataset(entry) for group, entry in entries.items()})
+        tree.to_netcdf(fresh, mode="a", engine="h5netcdf")
+
+
+def _dataset(entry: Entry) -> xr.Dataset:
+    dataset = to_xarray(entry.record)
+    dataset.attrs["provenance"] = json.dumps(asdict(entry.provenance), sort_keys=True)
+    dataset.attrs["checks"] = json.dumps([asdict(check) for check in entry.checks])
+    return dataset
 
 
 def load(path: Path | str, group: str) -> Entry:
     """Reads one group. Raises `ArchiveError` naming the groups that are there when it is not."""
-    there = groups(path)
-    if group not in there:
-        raise ArchiveError(f"{path} has no group {group!r}: expected one of {', '.join(there) or 'none, it is empty'}")
+    with _open(path) as file:
+        there = _holds(file, group)
+    if not there:
+        raise ArchiveError(f"{path} has no group {group!r}: expected one of {', '.join(groups(path)) or 'none, it is empty'}")
+    return _load(path, group)
+
+
+def find(path: Path | str, group: str) -> Entry | None:
+    """Reads one group, or returns None where the file or the group is not there."""
+    if not Path(path).exists():
+        return None
+    with _open(path) as file:
+        there = _holds(file, group)
+    return _load(path, group) if there else None
+
+
+def _holds(file: h5py.File, group: str) -> bool:
+    return group in file and "kind" in file[group].attrs
+
+
+def _load(path: Path | str, group: str) -> Entry:
     with xr.open_dataset(path, group=group, engine="h5netcdf") as dataset:
         dataset.load()
     record = from_xarray(dataset)
@@ -102,22 +124,29 @@ def load(path: Path | str, group: str) -> Entry:
 
 def load_all(path: Path | str) -> dict[str, Entry]:
     """Every group of a file, by name, sorted."""
-    return {group: load(path, group) for group in groups(path)}
+    return {group: _load(path, group) for group in groups(path)}
 
 
 def groups(path: Path | str) -> tuple[str, ...]:
     """The names of all results in a file, sorted."""
     found: list[str] = []
+    with _open(path) as file:
+        file.visititems(lambda name, item: found.append(name) if isinstance(item, h5py.Group) and "kind" in item.attrs else None)
+    return tuple(sorted(found))
+
+
+@contextlib.contextmanager
+def _open(path: Path | str) -> Iterator[h5py.File]:
     try:
-        with h5py.File(path, "r") as file:
-            if file.attrs.get("format") != FORMAT:
-                raise ArchiveError(f"{path} is not a results file: expected the format {FORMAT!r}, got {file.attrs.get('format')!r}")
-            file.visititems(lambda name, item: found.append(name) if "kind" in item.attrs else None)
+        file = h5py.File(path, "r")
     except FileNotFoundError as error:
         raise ArchiveError(f"there is no file {path}: expected results of a study") from error
     except OSError as error:
         raise ArchiveError(f"cannot read {path}: expected a whole {FORMAT} file; it is cut short or of another kind") from error
-    return tuple(sorted(found))
+    with file:
+        if file.attrs.get("format") != FORMAT:
+            raise ArchiveError(f"{path} is not a results file: expected the format {FORMAT!r}, got {file.attrs.get('format')!r}")
+        yield file
 
 
 def safe_name(text: str) -> str:
@@ -177,7 +206,8 @@ def _replacing(path: Path) -> Iterator[Path]:
         fresh = path.with_name(f".{path.name}.new")
         try:
             if path.exists():
-                groups(path)
+                with _open(path):
+                    pass
                 shutil.copyfile(path, fresh)
             yield fresh
             with fresh.open("rb") as handle:

@@ -7,32 +7,45 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from analysis import spectra
 from analysis.pool import Tell
 from analysis.results import EigenvalueHistory
-from analysis.settings import Settings
+from analysis.settings import HessianSettings, ProblemName, Settings
 from landscape import problems, store, training
-from landscape.errors import TrainingDiverged
+from landscape.errors import LandscapeError, TrainingDiverged
 from landscape.problem import Problem
 from landscape.schedules import AtSteps
 from landscape.training import Plan
+from landscape.trajectory import Trajectory
 
 
 @lru_cache(maxsize=1)
 def _loaded(text: str) -> Problem:
-    settings = Settings.model_validate_json(text)
-    return problems.load(settings.problem, settings.problem_settings).to(settings.device)
+    name = ProblemName.model_validate_json(text)
+    return problems.load(name.name, name.settings).to(device(name.device))
 
 
-def problem_of(settings: Settings) -> Problem:
-    """The study's problem on its device, made once a process."""
-    return _loaded(settings.model_dump_json(include={"problem", "problem_settings", "device"}))
+def problem_of(name: ProblemName) -> Problem:
+    """The problem on its device, made once a process."""
+    return _loaded(name.model_dump_json())
+
+
+def device(name: str) -> torch.device:
+    """A device by name, or the error that says which there are."""
+    try:
+        found = torch.device(name)
+        torch.zeros(1, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+        raise LandscapeError(f"cannot use the device {name!r}: expected one of {', '.join(there)}") from error
+    return found
 
 
 def search_rate(settings: Settings, number: int, rate: float, tell: Tell) -> float:
     """Averaged evaluation loss of strategy `number` after a short run at one rate; infinity where it diverged."""
-    problem, strategy = problem_of(settings), settings.strategies[number].strategy(settings.training.optimiser, rate)
+    problem, strategy = problem_of(settings.named_problem), settings.strategies[number].strategy(settings.training.optimiser, rate)
     plan = Plan(settings.search.steps, settings.training.batch_size, AtSteps([]))
     try:
         *_, last = training.train(problem, strategy, plan, settings.search.seed)
@@ -55,7 +68,7 @@ def train_run(settings: Settings, number: int, rate: float, seed: int, folder: P
         tell(step - last)
         last = step
 
-    training.record(problem_of(settings), strategy, settings.training.plan(), path, seed, chosen.title, progress)
+    training.record(problem_of(settings.named_problem), strategy, settings.training.plan(), path, seed, chosen.title, progress)
     tell(settings.training.steps - last)
     return path
 
@@ -65,12 +78,17 @@ def run_path(folder: Path, title: str, seed: int) -> Path:
     return folder / "runs" / f"{title}-{seed}.h5"
 
 
-def eigenvalues(settings: Settings, path: Path, tell: Tell) -> EigenvalueHistory:
-    """Eigenvalues along one run, at snapshots spread evenly over it, the first and the last among them."""
-    trajectory, chosen = store.open(path), settings.hessian
-    rows = spread(len(trajectory), chosen.snapshots)
+def eigenvalues(name: ProblemName, path: Path, chosen: HessianSettings, tell: Tell) -> EigenvalueHistory:
+    """Eigenvalues along one run, at the snapshots that the settings choose."""
+    trajectory = store.open(path)
     accuracy = spectra.Accuracy(chosen.tolerance, chosen.products)
-    return spectra.along(problem_of(settings), trajectory, rows, chosen.top, accuracy, lambda _: tell(1))
+    rows = chosen_rows(trajectory, chosen)
+    return spectra.along(problem_of(name), trajectory, rows, chosen.top, accuracy, lambda _: tell(1))
+
+
+def chosen_rows(trajectory: Trajectory, chosen: HessianSettings) -> list[int]:
+    """The snapshots at which eigenvalues are computed, ascending."""
+    return sorted({trajectory.at(step) for step in chosen.at}) if chosen.at else spread(len(trajectory), chosen.snapshots)
 
 
 def spread(count: int, wanted: int) -> list[int]:

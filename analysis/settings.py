@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -74,20 +75,43 @@ class Search(_Section):
 
 
 class SurfaceSettings(_Section):
-    """The grid on the principal plane of all runs."""
+    """A plane and the grid on it: the principal plane of all runs, or a random one through the first run's end."""
 
+    plane: str = "principal"
     nx: int = Field(25, ge=3)
     ny: int = Field(25, ge=3)
-    margin: float = Field(0.15, ge=0)
+    margin: float = Field(0.15, ge=0, description="principal: room around the trajectories, a share of their extent")
+    reach: float = Field(1.0, gt=0, description="random: how far to go, in units of the filter-normalised directions")
+    seed: int = Field(0, ge=0, description="random: draws the directions")
+
+    @model_validator(mode="after")
+    def _known_plane(self) -> SurfaceSettings:
+        if self.plane not in ("principal", "random"):
+            raise unknown("plane", self.plane, ["principal", "random"])
+        return self
+
+    @property
+    def title(self) -> str:
+        """The plane's name in a results file."""
+        return self.plane if self.plane == "principal" else f"random-{self.seed}"
 
 
 class HessianSettings(_Section):
-    """Which eigenvalues are computed, and where: for the runs of the first seed, at snapshots evenly spread."""
+    """Which eigenvalues are computed, and at which snapshots: the steps named, or some evenly spread over the run."""
 
+    at: list[int] = Field([], description="steps; empty: `snapshots` of them, evenly spread, first and last among them")
     top: int = Field(3, ge=1)
     snapshots: int = Field(5, ge=1)
     tolerance: float = Field(1e-2, gt=0)
     products: int = Field(60, ge=1, description="at most, for each operator at each snapshot")
+
+
+class ProblemName(_Section):
+    """A problem by name, with its settings and its device: all that a process needs to make it."""
+
+    name: str
+    settings: dict[str, Any] = {}
+    device: str = "cpu"
 
 
 class Settings(_Section):
@@ -104,6 +128,11 @@ class Settings(_Section):
     search: Search = Search()
     surface: SurfaceSettings = SurfaceSettings()
     hessian: HessianSettings = HessianSettings()
+
+    @property
+    def named_problem(self) -> ProblemName:
+        """The problem's name with what is needed to make it."""
+        return ProblemName(name=self.problem, settings=self.problem_settings, device=self.device)
 
     @model_validator(mode="before")
     @classmethod
@@ -142,18 +171,22 @@ def parse(data: dict[str, Any], where: str = "the settings") -> Settings:
     try:
         return Settings.model_validate(data)
     except ValidationError as error:
-        first = error.errors()[0]
-        place = [str(part) for part in first["loc"]]
-        if first["type"] == "extra_forbidden":
-            raise LandscapeError(f"{where}: {unknown('setting', '.'.join(place), _valid(place))}") from error
-        cause = first.get("ctx", {}).get("error")
-        text = str(cause) if cause is not None else f"{first['msg'].lower()}, got {first['input']!r}"
-        raise LandscapeError(f"{where}: {'.'.join(place) + ': ' if place else ''}{text}") from error
+        raise LandscapeError(f"{where}: {_sentence(error, _valid)}") from error
 
 
 def write(settings: Settings) -> str:
     """Settings as TOML text, every one of them, which `read` takes back."""
     return tomli_w.dumps(settings.model_dump(exclude_none=True))
+
+
+def _sentence(error: ValidationError, valid: Callable[[list[str]], list[str]]) -> str:
+    first = error.errors()[0]
+    place = [str(part) for part in first["loc"]]
+    if first["type"] == "extra_forbidden":
+        return str(unknown("setting", ".".join(place), valid(place)))
+    cause = first.get("ctx", {}).get("error")
+    text = str(cause) if cause is not None else f"{first['msg'].lower()}, got {first['input']!r}"
+    return f"{'.'.join(place)}: {text}" if place else text
 
 
 def _valid(place: list[str]) -> list[str]:
@@ -164,3 +197,11 @@ def _valid(place: list[str]) -> list[str]:
     head = ".".join(place[:-1])
     return [f"{head}.{name}" if head else name for name in model.model_fields]
 
+
+
+def section(kind: type[_Section], values: dict[str, Any]) -> Any:
+    """One section of the settings from plain values, with the same sentences for what is wrong."""
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise LandscapeError(_sentence(error, lambda _: list(kind.model_fields))) from error

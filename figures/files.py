@@ -55,9 +55,9 @@ def _renderer(path: Path) -> Callable[[Scene, str], bytes]:
             f"expected a file that ends with {', '.join(SUFFIXES)}, got {path.name!r}: choose one of these suffixes"
         )
     if suffix == ".html":
-        from figures import page  # noqa: PLC0415  (plotly is slow to import)
+        from figures import page
 
         return page.render
-    from figures import static  # noqa: PLC0415  (so is matplotlib)
+    from figures import static
 
     return static.render

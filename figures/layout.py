@@ -12,6 +12,8 @@ CHARACTER = 1.35
 TITLE, TICKS, LABEL, GAP, BAR = 5.0, 3.5, 5.5, 4.0, 16.0
 LEFT = 13.5
 """Room for ticks and label on the left of a panel, in mm."""
+WIDEST = 0.45
+"""Texts of ticks take at most this share of the width of the figure."""
 MANY_TICKS = 6
 LONG_TEXT = 8
 
@@ -56,25 +58,30 @@ def plan(scene: Scene) -> Plan:
     boxes: list[Box] = []
     top = 0.0
     for row in scene.rows:
-        placed = _place(row, top)
+        columns = [_column(scene, row.columns, k) for k in range(row.columns)]
+        placed = _place(row, columns, top)
         boxes.extend(placed)
         below = max(_below(panel) for panel in row.panels)
         top = max(box.top + box.height for box in placed) + below
     return Plan(tuple(boxes), top)
 
 
-def _place(row: Row, top: float) -> list[Box]:
-    lefts = [_left(panel) for panel in row.panels] + [LEFT] * (row.columns - len(row.panels))
-    rights = [BAR if colour_bar(panel) else GAP for panel in row.panels]
-    rights += [max(rights)] * (row.columns - len(row.panels))
-    width = (style.WIDTH - sum(lefts) - sum(rights)) / row.columns
+def _column(scene: Scene, columns: int, k: int) -> tuple[float, float]:
+    """Room on the left and on the right of a column, the same in all rows of as many columns."""
+    panels = [row.panels[k] for row in scene.rows if row.columns == columns and k < len(row.panels)]
+    return max(map(_left, panels), default=LEFT), max(map(_right, panels), default=GAP)
+
+
+def _place(row: Row, columns: list[tuple[float, float]], top: float) -> list[Box]:
+    width = (style.WIDTH - sum(left + right for left, right in columns)) / row.columns
     sizes = [_size(panel, width, row.height) for panel in row.panels]
     tallest = max(height for _, height in sizes)
     boxes = []
-    for i, (panel, (wide, high)) in enumerate(zip(row.panels, sizes, strict=True)):
-        left = sum(lefts[: i + 1]) + sum(rights[:i]) + i * width
-        spare = (width - wide) / 2
-        boxes.append(Box(panel, left + spare, top + TITLE + (tallest - high) / 2, wide, high))
+    start = 0.0
+    for panel, (wide, high), (left, right) in zip(row.panels, sizes, columns, strict=False):
+        place = start + left + (width - wide) / 2
+        boxes.append(Box(panel, place, top + TITLE + (tallest - high) / 2, wide, high))
+        start += left + width + right
     return boxes
 
 
@@ -89,7 +96,16 @@ def _size(panel: Panel, width: float, height: float) -> tuple[float, float]:
 def _left(panel: Panel) -> float:
     if panel.z is not None:
         return GAP
-    return max(LEFT, CHARACTER * _longest(panel.y) + (5.0 if panel.y.label else 2.0))
+    if panel.y.ticks and not any(panel.y.texts):
+        return LABEL
+    wanted = CHARACTER * _longest(panel.y) + (5.0 if panel.y.label else 2.0)
+    return min(max(LEFT, wanted), WIDEST * style.WIDTH)
+
+
+def _right(panel: Panel) -> float:
+    if panel.z is not None:
+        return 2 * LABEL
+    return BAR if colour_bar(panel) else GAP
 
 
 def _below(panel: Panel) -> float:

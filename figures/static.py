@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
 from figures import style
-from figures.layout import Box, plan, upright
+from figures.layout import CHARACTER, Box, plan, upright
 from figures.marks import Axis, Contours, Scene
 from figures.painting import COLOURS, DASHES, marker, paint, stroke
 from figures.style import Look
@@ -25,8 +25,8 @@ LINE = 3.4
 """Height of a line of the caption in mm."""
 CHARACTERS = 142
 """Characters of the caption in one line of `style.WIDTH`."""
-KEYS = 6
-"""Entries of the legend in one line."""
+SAMPLE = 12.0
+"""Width of the line in an entry of the legend, in mm."""
 
 RC: Any = {
     "font.family": [style.FONT_STATIC],
@@ -93,10 +93,17 @@ def figure(scene: Scene) -> Figure:
 
 def _frame(scene: Scene, height: float) -> Frame:
     caption = "\n".join(textwrap.wrap(scene.caption, CHARACTERS))
-    title = 6.5 if scene.title else 1.0
-    head = title + 5.0 * -(-len(scene.legend) // KEYS)
+    title = 6.5 if scene.title else 2.0
+    head = title + 5.0 * -(-len(scene.legend) // _columns(scene))
     foot = LINE * len(caption.splitlines()) + (3.0 if caption else 0.0)
     return Frame(head + height + foot, head, title, caption)
+
+
+def _columns(scene: Scene) -> int:
+    widths = [SAMPLE + CHARACTER * len(key.label) for key in scene.legend] or [SAMPLE]
+    if sum(widths) <= style.WIDTH:
+        return len(widths)
+    return max(1, int(style.WIDTH / max(widths)))
 
 
 def _metadata(scene: Scene, suffix: str) -> dict[str, Any]:
@@ -121,7 +128,7 @@ def _words(canvas: Figure, scene: Scene, frame: Frame) -> None:
             handles=handles,
             loc="upper left",
             bbox_to_anchor=(left, 1 - (frame.title - 1.0) / frame.height),
-            ncols=KEYS,
+            ncols=_columns(scene),
             frameon=False,
             borderpad=0.0,
             borderaxespad=0.2,
@@ -170,7 +177,6 @@ def _axes_flat(canvas: Figure, place: tuple[float, float, float, float], box: Bo
         axes.tick_params(axis="x", labelrotation=90)
     if box.panel.aspect is not None:
         axes.set_aspect(box.panel.aspect)
-    axes.yaxis.label.set_in_layout(False)
     return axes
 
 
@@ -206,7 +212,8 @@ def _bar(canvas: Figure, box: Box, place: tuple[float, float, float, float]) -> 
     left, bottom, width, height = place
     axes = canvas.add_axes((left + width + 1.5 / style.WIDTH, bottom, 2.2 / style.WIDTH, height))
     bar, contours = box.bar, [m for m in box.panel.marks if isinstance(m, Contours)]
-    assert bar is not None and bar.range is not None
+    assert bar is not None
+    assert bar.range is not None
     colours = ListedColormap(list(contours[0].colours)) if contours else COLOURS
     drawn = canvas.colorbar(ScalarMappable(Normalize(*bar.range), colours), cax=axes)
     drawn.set_ticks(list(bar.ticks), labels=list(bar.texts))

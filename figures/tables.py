@@ -197,8 +197,8 @@ def eigenvalues(histories: Sequence[EigenvalueHistory]) -> Table:
         for pair in range(h.values.shape[2])
     ]
     note = (
-        "Value \u00b1 residual ||H v \u2212 value v||, in loss per squared parameter unit: a true eigenvalue lies within "
-        "the residual."
+        "Value \u00b1 residual ||H v \u2212 value v||, in loss per squared parameter unit: a true eigenvalue lies "
+        "within the residual."
     )
     return table("Top eigenvalues at the end", ("run", *operators), rows, note)
 

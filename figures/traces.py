@@ -166,6 +166,8 @@ def _(mark: Contours, place: Place) -> list[dict[str, Any]]:
             "y": mark.y,
             "z": mark.z,
             "customdata": mark.measured,
+            "zmin": mark.levels[0],
+            "zmax": mark.levels[-1],
             "autocontour": False,
             "contours": {
                 "start": inner[0],

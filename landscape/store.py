@@ -218,7 +218,7 @@ def writer(path: Path, who: Provenance, layout: Layout, buffers: BufferLayout, d
     """
     with _locked(path):
         if path.exists():
-            _require_same(path, who, layout)
+            require_same(path, who, layout)
             file, hidden = _reopened(path), None
         else:
             hidden = path.with_name(f".{path.name}.new")
@@ -294,7 +294,8 @@ def _force_folder(path: Path) -> None:
         _force_file(path)
 
 
-def _require_same(path: Path, who: Provenance, layout: Layout) -> None:
+def require_same(path: Path, who: Provenance, layout: Layout) -> Trajectory:
+    """The trajectory in a file, if it is a run of these settings; otherwise an error that names the first difference."""
     there = open(path)
     layout.require(there.layout, str(path))
     for key in ("strategy", "seed", "problem", "settings", "tasks", "metrics", "data", "frozen", "training"):
@@ -304,6 +305,7 @@ def _require_same(path: Path, who: Provenance, layout: Layout) -> None:
                 f"{path} holds a run with {key} {_short(theirs)}, expected {_short(mine)} to go on with it; "
                 "choose another file, or remove that one"
             )
+    return there
 
 
 def _short(value: Any) -> str:

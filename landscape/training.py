@@ -97,12 +97,16 @@ def record(
         TrainingDiverged: as `train`; the snapshots before are kept.
     """
     who = provenance(problem, strategy, seed, plan, label)
-    with store.writer(Path(path), who, problem.layout, problem.buffer_layout, _numpy_type(problem.dtype)) as writer:
-        if not writer.complete:
-            for snapshot in train(problem, strategy, plan, seed, writer.last):
-                writer.append(snapshot)
-                progress(snapshot.step)
-            writer.finish()
+    path = Path(path)
+    if path.exists():
+        there = store.require_same(path, who, problem.layout)
+        if there.complete:
+            return there
+    with store.writer(path, who, problem.layout, problem.buffer_layout, _numpy_type(problem.dtype)) as writer:
+        for snapshot in train(problem, strategy, plan, seed, writer.last):
+            writer.append(snapshot)
+            progress(snapshot.step)
+        writer.finish()
     return store.open(path)
 
 

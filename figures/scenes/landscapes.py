@@ -17,10 +17,11 @@ from figures.scenes.trajectories import (
     blanks,
     geometry,
     hover,
+    identity,
     keys,
-    names_count,
     plane_axes,
     true_losses,
+    view_count,
     views,
 )
 from figures.scenes.words import count, seeds_of, sentences
@@ -69,7 +70,7 @@ def surface_relief(surface: Surface, shadows: Sequence[Shadow] = (), order: Sequ
     """
     looks = _looks(shadows, order)
     true = [true_losses(surface, shadow) for shadow in shadows]
-    reach = [np.concatenate([t[k] for t in true]) for k in range(names_count(surface))] if true else []
+    reach = [np.concatenate([t[k] for t in true]) for k in range(view_count(surface))] if true else []
     x, y = plane_axes(surface, shadows)
     shown = views(surface, reach)
     panels = tuple(
@@ -156,7 +157,7 @@ def _strip(shadows: Sequence[Shadow], looks: dict[str, Look]) -> tuple[Row, ...]
             shadow.off_plane,
             looks[shadow.run.label],
             shadow.run.label,
-            hover(shadow, np.nan * shadow.steps, "")[:3],
+            identity(shadow),
         )
         for shadow in shadows
     )
@@ -189,7 +190,14 @@ def _loss_words(surface: Surface, shown: Sequence[View]) -> str:
         average,
         scale,
         "Each panel has colours of its own." if len(shown) > 1 else "",
+        _error_words(surface),
     )
+
+
+def _error_words(surface: Surface) -> str:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        shares = finite([np.abs(surface.stderr / surface.loss)])
+    return f"Standard error over examples: {np.median(shares):.1%} of the loss (median)." if shares.size else ""
 
 
 def _shadow_words(shadows: Sequence[Shadow]) -> str:

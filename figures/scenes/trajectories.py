@@ -17,6 +17,9 @@ from figures.style import Look
 ORTHOGONAL = 1e-3
 """Axes whose cosine is smaller than this are drawn at right angles without a remark."""
 START = Look(style.INK, marker="circle", size=5.0, fill=style.PAPER, width=0.9)
+CIRCLE = Look(style.FAINT, marker="circle", size=6.5, fill="none", width=0.9)
+END = Look(style.FAINT, marker="circle", size=5.0, fill=style.FAINT, width=0.9)
+"""The legend's entry for ends; on the surface an end has the colour and the marker of its strategy."""
 MARGIN = 0.04
 """Room around trajectories that leave the grid, as a share of the range."""
 
@@ -42,7 +45,7 @@ def views(surface: Surface, reach: Sequence[Array] = ()) -> tuple[View, ...]:
     """
     measured = np.where(surface.done.astype(bool), surface.loss, np.nan)
     measured = np.where(np.isfinite(measured), measured, np.nan)
-    losses = [*measured, measured.mean(axis=0)][: names_count(surface)]
+    losses = [*measured, measured.mean(axis=0)][: view_count(surface)]
     names = [*surface.tasks, f"{AVERAGE} of {count(len(surface.tasks), 'task')}"]
     further = reach or [np.empty(0)] * len(losses)
     seen = [np.concatenate([loss.ravel(), more]) for loss, more in zip(losses, further, strict=True)]
@@ -52,7 +55,7 @@ def views(surface: Surface, reach: Sequence[Array] = ()) -> tuple[View, ...]:
     )
 
 
-def names_count(surface: Surface) -> int:
+def view_count(surface: Surface) -> int:
     """Number of views: the tasks, and their average unless there is only one."""
     return len(surface.tasks) + (len(surface.tasks) > 1)
 
@@ -66,7 +69,7 @@ def true_losses(surface: Surface, shadow: Shadow) -> tuple[Array, ...]:
             f"{', '.join(shadow.tasks)}: project a trajectory of the same problem"
         )
     losses = shadow.losses[:, [shadow.tasks.index(task) for task in surface.tasks]]
-    return (*losses.T, losses.mean(axis=1))[: names_count(surface)]
+    return (*losses.T, losses.mean(axis=1))[: view_count(surface)]
 
 
 def plane_axes(surface: Surface, shadows: Sequence[Shadow]) -> tuple[Axis, Axis]:
@@ -124,15 +127,19 @@ def geometry(plane: Plane) -> tuple[float | None, str]:
     )
 
 
-def hover(shadow: Shadow, losses: Array, title: str) -> tuple[Column, ...]:
-    """What a reader learns who points at a trajectory."""
+def identity(shadow: Shadow) -> tuple[Column, ...]:
+    """What a reader learns who points at a trajectory: which run, when, and how far off the plane."""
     return (
         Column("strategy", np.full(shadow.steps.size, shadow.run.label)),
         Column("seed", np.full(shadow.steps.size, shadow.run.seed)),
         Column("step", shadow.steps),
-        Column(f"true loss, {title}", losses),
         Column("distance off the plane", shadow.off_plane),
     )
+
+
+def hover(shadow: Shadow, losses: Array, title: str) -> tuple[Column, ...]:
+    """The same with the true loss of one view."""
+    return (*identity(shadow), Column(f"true loss, {title}", losses))
 
 
 def keys(looks: dict[str, Look]) -> tuple[Key, ...]:
@@ -140,11 +147,6 @@ def keys(looks: dict[str, Look]) -> tuple[Key, ...]:
     ends = (Key("start", START), Key("end", END)) if looks else ()
     lines = (Key(label, look.but(marker="")) for label, look in looks.items())
     return (*lines, *ends, *((Key("distance off the plane", CIRCLE),) if looks else ()))
-
-
-CIRCLE = Look(style.FAINT, marker="circle", size=6.5, fill="none", width=0.9)
-END = Look(style.FAINT, marker="circle", size=5.0, fill=style.FAINT, width=0.9)
-"""The legend's entry for ends; on the surface an end has the colour and the marker of its strategy."""
 
 
 def blanks(surface: Surface) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 
 from analysis.results import Comparison
 from figures import style
-from figures.marks import Axis, Key, Mark, Panel, Points, Row, Scene, Segments
+from figures.marks import Axis, Key, Mark, Panel, Points, Scene, Segments, grid
 from figures.marks import Column as Told
 from figures.scenes.explorations import MEASURES
 from figures.scenes.scales import finite
@@ -17,6 +17,7 @@ from figures.style import Look
 
 LINE = 6.0
 """Height of one comparison in mm."""
+COLUMNS = 3
 ROOM = 0.08
 """Room on both sides of the intervals, as a share of the range."""
 
@@ -30,7 +31,11 @@ def comparisons(comparisons: Sequence[Comparison], order: Sequence[str] = ()) ->
     every = style.looks([*order, *baselines, *(c.strategy for c in comparisons)])
     rows = tuple(dict.fromkeys((c.strategy, c.baseline, c.budget) for c in comparisons))
     measures = tuple(dict.fromkeys(c.measure for c in comparisons))
-    panels = tuple(_panel(measure, comparisons, rows, every, measure == measures[0]) for measure in measures)
+    texts = tuple(f"{strategy} \u2212 {baseline}, equal {budget}" for strategy, baseline, budget in rows)
+    blank = ("",) * len(rows)
+    panels = tuple(
+        _panel(measure, comparisons, rows, blank if k % COLUMNS else texts, every) for k, measure in enumerate(measures)
+    )
     numbers = sorted({c.seeds.size for c in comparisons})
     seeds = " to ".join(dict.fromkeys(str(n) for n in (numbers[:1] + numbers[-1:])))
     few = sum(not np.isfinite([c.low, c.high]).all() for c in comparisons)
@@ -42,15 +47,15 @@ def comparisons(comparisons: Sequence[Comparison], order: Sequence[str] = ()) ->
     )
     legend = tuple(Key(label, every[label].but(width=1.4)) for label in dict.fromkeys(c.strategy for c in comparisons))
     height = LINE * len(rows) + 4.0
-    return Scene("Paired differences at equal budgets", caption, (Row(panels, len(panels), height),), legend)
+    return Scene("Paired differences at equal budgets", caption, grid(panels, COLUMNS, height), legend)
 
 
 def _panel(
     measure: str,
     comparisons: Sequence[Comparison],
     rows: tuple[tuple[str, str, str], ...],
+    texts: tuple[str, ...],
     looks: dict[str, Look],
-    first: bool,
 ) -> Panel:
     zero = np.zeros(1)
     marks: list[Mark] = [Segments(zero, zero - 0.5, zero, zero + len(rows) - 0.5, Look(style.FAINT, "dash", width=0.8))]
@@ -58,15 +63,13 @@ def _panel(
         if c.measure == measure:
             place = float(rows.index((c.strategy, c.baseline, c.budget)))
             marks += _row(c, place, looks[c.strategy])
-    texts = tuple(f"{s} \u2212 {b}, equal {budget}" for s, b, budget in rows)
     places = tuple(float(k) for k in range(len(rows)))
-    name, unit, _ = MEASURES.get(measure, (measure, "", ""))
+    name, unit = MEASURES[measure][:2] if measure in MEASURES else (measure, "")
     ends = finite([np.array([c.low, c.high, c.difference]) for c in comparisons if c.measure == measure])
     low, high = min(0.0, float(ends.min(initial=0.0))), max(0.0, float(ends.max(initial=0.0)))
     room = ROOM * (high - low or 1.0)
-    unit = "difference of the ratio" if measure == "ratio" else f"difference ({unit})" if unit else "difference"
-    y = Axis("", range=(len(rows) - 0.5, -0.5), ticks=places, texts=texts if first else ("",) * len(rows))
-    return Panel(name, Axis(unit, range=(low - room, high + room)), y, tuple(marks))
+    y = Axis("", range=(len(rows) - 0.5, -0.5), ticks=places, texts=texts)
+    return Panel(name, Axis("" if measure == "ratio" else unit, range=(low - room, high + room)), y, tuple(marks))
 
 
 def _row(c: Comparison, place: float, look: Look) -> list[Mark]:

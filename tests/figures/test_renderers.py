@@ -53,7 +53,8 @@ def test_plotly_shows_the_numbers_of_the_scene(name: str) -> None:
             case Path():
                 assert any(t.type == "scatter3d" and same(t.z, mark.z) and same(t.x, mark.x) for t in traces)
             case Band():
-                assert any(same(t.y, mark.low) for t in traces) and any(same(t.y, mark.high) for t in traces)
+                assert any(same(t.y, mark.low) for t in traces)
+                assert any(same(t.y, mark.high) for t in traces)
             case Contours() | Relief():
                 assert any(
                     same(t.z, mark.z) and same(t.customdata, mark.measured) for t in traces if t.type != "scatter"
@@ -108,7 +109,8 @@ def test_points_that_are_not_finite_are_never_painted() -> None:
     done[2, 3] = False
     scene = scenes.surface(records.surface(done=done))
     trace = next(t for t in interactive.figure(scene).data if t.type == "contour")
-    assert np.isnan(trace.z[2][3]) and trace.connectgaps is False
+    assert np.isnan(trace.z[2][3])
+    assert trace.connectgaps is False
     filled = next(c for c in drawn(scene).axes[0].collections if isinstance(c, ContourSet))
     assert not any(path.contains_point((2.9, 1.9)) for path in filled.get_paths())
     assert any(path.contains_point((1.5, 1.5)) for path in filled.get_paths())
@@ -116,7 +118,9 @@ def test_points_that_are_not_finite_are_never_painted() -> None:
 
 def test_user_text_is_plain_text_in_plotly() -> None:
     json = interactive.figure(nasty()).to_json()
-    assert "<b>&" not in json and "$x_1$" not in json and "%{x}<" not in json
+    assert "<b>&" not in json
+    assert "$x_1$" not in json
+    assert "%{x}<" not in json
     figure = interactive.figure(nasty())
     assert figure.layout.annotations[0].text.startswith("<b>&lt;b&gt;&amp;")
     assert any(trace.name and trace.name.startswith("&lt;b&gt;") for trace in figure.data)
@@ -137,7 +141,8 @@ def test_labels_with_an_underscore_stay_in_the_legend() -> None:
 @pytest.mark.parametrize("suffix", [".png", ".pdf", ".svg", ".html"])
 def test_the_same_scene_gives_the_same_bytes(suffix: str, tmp_path: File) -> None:
     one, two = (figures.draw(SCENES["surface"](), tmp_path / f"{name}{suffix}").read_bytes() for name in "ab")
-    assert one == two and len(one) > 1000
+    assert one == two
+    assert len(one) > 1000
     assert sorted(file.name for file in tmp_path.iterdir()) == [f"a{suffix}", f"b{suffix}"]
 
 
@@ -157,8 +162,10 @@ def test_a_surface_without_values_is_drawn(suffix: str, tmp_path: File) -> None:
 
 def test_pdf_embeds_truetype_fonts_and_carries_the_caption(tmp_path: File) -> None:
     pdf = figures.draw(SCENES["rates"](), tmp_path / "rates.pdf").read_bytes()
-    assert b"/FontFile2" in pdf and b"/Type3" not in pdf
-    assert b"/Subject" in pdf and b"/CreationDate" not in pdf
+    assert b"/FontFile2" in pdf
+    assert b"/Type3" not in pdf
+    assert b"/Subject" in pdf
+    assert b"/CreationDate" not in pdf
 
 
 def test_bare_scenes_have_no_title_and_caption() -> None:
@@ -201,10 +208,12 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: File, monkeypatch: pytest.
     monkeypatch.setattr("os.replace", fail)
     with pytest.raises(OSError, match="no space left"):
         figures.draw(SCENES["surface"](), path)
-    assert path.read_bytes() == old and [file.name for file in tmp_path.iterdir()] == ["rates.svg"]
+    assert path.read_bytes() == old
+    assert [file.name for file in tmp_path.iterdir()] == ["rates.svg"]
 
 
 def test_a_script_cannot_be_closed_from_inside(tmp_path: File) -> None:
     html = figures.draw(nasty(), tmp_path / "nasty.html").read_text()
-    assert "</script>&" not in html and NASTY not in html
+    assert "</script>&" not in html
+    assert NASTY not in html
     assert html.count("<script") == html.count("</script>") == 4

@@ -43,7 +43,8 @@ def test_levels_are_even_and_enclose_all_values() -> None:
         (contours,) = of(panel, Contours)
         gaps = np.diff(contours.levels)
         np.testing.assert_allclose(gaps, gaps[0])
-        assert contours.levels[0] <= contours.z.min() and contours.z.max() <= contours.levels[-1]
+        assert contours.levels[0] <= contours.z.min()
+        assert contours.z.max() <= contours.levels[-1]
         assert len(contours.colours) == contours.levels.size - 1
         assert contours.bar.range == (contours.levels[0], contours.levels[-1])
 
@@ -73,8 +74,11 @@ def test_blank_points_are_not_painted_and_counted() -> None:
     loss[:, 2, 3] = 5.0
     scene = scenes.surface(replace(surface, loss=loss))
     one, two, average = (of(panel, Contours)[0] for panel in scene.panels)
-    assert np.isnan(one.z[2, 3]) and np.isnan(one.z[0, 1]) and np.isnan(one.z[1, 1])
-    assert np.isfinite(two.z[1, 1]) and np.isnan(average.z[1, 1])
+    assert np.isnan(one.z[2, 3])
+    assert np.isnan(one.z[0, 1])
+    assert np.isnan(one.z[1, 1])
+    assert np.isfinite(two.z[1, 1])
+    assert np.isnan(average.z[1, 1])
     assert "2 of 12 grid points not measured. 1 of 12 grid points with a loss that is not finite." in scene.caption
 
 
@@ -102,7 +106,8 @@ def test_axes_reach_as_far_as_trajectories() -> None:
     shadow = records.shadow()
     far = replace(shadow, coordinates=shadow.coordinates * 2)
     x, y = (getattr(scenes.surface(records.surface(), [far]).panels[0], name) for name in "xy")
-    assert x.range[0] == 0.0 and x.range[1] > 6.0
+    assert x.range[0] == 0.0
+    assert x.range[1] > 6.0
     assert y.range[1] > 4.0
 
 
@@ -132,7 +137,8 @@ def test_relief_draws_trajectories_at_their_true_losses() -> None:
     np.testing.assert_allclose(10**path.z, [20, 10, 4])
     (relief,) = of(scene.panels[1], Relief)
     assert relief.measured[1, 2] == 2 * 13
-    assert relief.bar.range[0] <= path.z.min() and path.z.max() <= relief.bar.range[1]
+    assert relief.bar.range[0] <= path.z.min()
+    assert path.z.max() <= relief.bar.range[1]
     assert "true losses" in scene.caption
 
 
@@ -165,7 +171,8 @@ def test_exploration_is_the_mean_over_seeds_with_the_range() -> None:
         np.testing.assert_array_equal(band.low, [0, 1, 2])
         np.testing.assert_array_equal(band.high, [0, 3, 4])
     assert "means over seeds, bands reach from the least to the largest seed" in scene.caption
-    assert "2 seeds" in scene.caption and "interpolated" not in scene.caption
+    assert "2 seeds" in scene.caption
+    assert "interpolated" not in scene.caption
 
 
 def test_seeds_are_interpolated_inside_the_range_they_share() -> None:
@@ -202,7 +209,8 @@ def test_eigenvalues_carry_their_residuals_and_hollow_ones_are_counted() -> None
     np.testing.assert_allclose(bars.y1, [101, 10.1, 1.01])
     solid, hollow = of(scene.panels[0], Points)
     np.testing.assert_array_equal(hollow.x, [20])
-    assert hollow.look.fill == style.PAPER and solid.look.fill == ""
+    assert hollow.look.fill == style.PAPER
+    assert solid.look.fill == ""
     assert "Hollow: 1 value that did not converge." in scene.caption
     assert "1 bar that would reach zero or less" in scene.caption
 
@@ -222,7 +230,8 @@ def test_training_means_and_running_median() -> None:
     assert [panel.title for panel in scene.panels] == ["one", "two", "one.accuracy", "two.accuracy"]
     faint, mean = of(scene.panels[1], Line)
     np.testing.assert_allclose(mean.y, [7, 5, 3])
-    assert faint.look.opacity < 1 and faint.x.size == 100
+    assert faint.look.opacity < 1
+    assert faint.x.size == 100
     np.testing.assert_allclose(of(scene.panels[2], Line)[0].y, [0.15, 0.55, 0.85])
     assert "running median over 3 steps" in scene.caption
 

@@ -1,0 +1,358 @@
+"""The commands: each reads its arguments, calls one thing, says where it wrote."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli.console import Stages, duration, emit, say, show
+
+app = typer.Typer(
+    help="Loss landscapes of multi-task networks: train, record, analyse, draw, report.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+Json = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads of torch in this process; more pay for large models.")]
+Jobs = Annotated[int, typer.Option(min=0, help="Processes side by side; 0: one a core.")]
+Runs = Annotated[list[Path], typer.Argument(help="Trajectory files.", metavar="RUN...")]
+Own = Annotated[str, typer.Option("--problem", help="Your own problem, FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION; built-in ones are known from the runs.")]
+Set = Annotated[list[str], typer.Option("--set", help="A setting of the problem, KEY=VALUE; may be repeated.", metavar="KEY=VALUE")]
+
+
+@app.command(
+    epilog="Example: [bold]landscape study --out study[/bold], again to go on after an interruption; "
+    "[bold]landscape study my.toml --out mine --jobs 4[/bold]",
+)
+def study(
+    settings: Annotated[Path | None, typer.Argument(help="Settings (TOML); default: those in the folder, else built-in ones.", metavar="[STUDY.toml]")] = None,
+    out: Out = Path("study"),
+    problem: Annotated[str, typer.Option(help="digits, quadratic, toy, or your own as FILE.py:FUNCTION.")] = "",
+    setting: Set = [],  # noqa: B006
+    strategy: Annotated[list[str], typer.Option(help="A strategy by name; may be repeated.")] = [],  # noqa: B006
+    seed: Annotated[list[int], typer.Option(help="A seed; may be repeated.")] = [],  # noqa: B006
+    steps: Annotated[int | None, typer.Option(min=1, help="Training steps of every run.")] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "",
+    jobs: Jobs = 0,
+    plan: Annotated[bool, typer.Option("--plan", help="Say what would be done and how long it would take, then stop.")] = False,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Train strategies x seeds, analyse them, draw every figure and write a report, in one folder.
+
+    The folder gets study.toml, runs/, results.h5, figures/ and report.html. What is there already is not done again.
+    """
+    import torch
+
+    from analysis import estimates
+    from analysis import study as studies
+    from analysis.jobs import problem_of
+    from cli.study import chosen_settings, write_settings
+
+    chosen = chosen_settings(
+        settings,
+        out,
+        problem=problem,
+        problem_settings=_settings(setting),
+        strategies=strategy,
+        seeds=seed,
+        steps=steps,
+        device=device,
+    )
+    torch.set_num_threads(1)
+    workers = _workers(jobs, chosen.device)
+    stages = estimates.plan(chosen, problem_of(chosen.named_problem), workers)
+    total = sum(stage.seconds for stage in stages)
+    for stage in stages:
+        say(f"  {stage.name}: {stage.amount} {stage.unit}, about {duration(stage.seconds)}", quiet)
+    say(f"about {duration(total)} in {workers} process{'es' if workers > 1 else ''}; what {out} holds already is not done again", quiet)
+    if plan:
+        if as_json:
+            emit([vars(stage) for stage in stages])
+        return
+    write_settings(chosen, out)
+    shown = Stages(quiet)
+    try:
+        studies.Study(chosen, out, shown, workers).run()
+    finally:
+        shown.close()
+    drawn = _draw(out / "results.h5", out / "figures", ["png", "pdf", "svg"], quiet)
+    page = _report(out / "results.h5", out / "report.html", quiet)
+    if as_json:
+        emit({"results": out / "results.h5", "figures": drawn, "report": page})
+    else:
+        typer.echo(page)
+
+
+@app.command(epilog="Example: [bold]landscape train digits --strategy independent --rate 1e-3 --seed 0 --out run.h5[/bold]")
+def train(
+    problem: Annotated[str, typer.Argument(help="digits, quadratic, toy, or your own as FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION.")],
+    out: Out = Path("run.h5"),
+    strategy: Annotated[str, typer.Option(help="averaged, alternating, adatask, independent or grouped.")] = "averaged",
+    setting: Set = [],  # noqa: B006
+    optimiser: Annotated[str, typer.Option(help="Any optimiser of torch.optim by name.")] = "Adam",
+    rate: Annotated[float, typer.Option(min=0, help="Learning rate.")] = 1e-3,
+    steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 600,
+    batch_size: Annotated[int, typer.Option(min=1, help="Examples in a mini-batch.")] = 64,
+    every: Annotated[int, typer.Option(min=1, help="Steps between snapshots.")] = 20,
+    seed: Annotated[int, typer.Option(min=0, help="Start, batches, orders and dropout follow from it.")] = 0,
+    reduction: Annotated[str, typer.Option(help="averaged, grouped: sum, mean, or weights as 1,0.5,2.")] = "",
+    order: Annotated[str, typer.Option(help="Order of the sub-steps: fixed, shuffled or reversed.")] = "",
+    batches: Annotated[str, typer.Option(help="The same batch for all sub-steps of a step, or the next one for each: same, next.")] = "",
+    groups: Annotated[int, typer.Option(min=0, help="grouped: how many groups.")] = 0,
+    size: Annotated[int, typer.Option(min=0, help="grouped: how many tasks a group.")] = 0,
+    states: Annotated[str, typer.Option(help="grouped: one optimiser state a group or one for all: own, shared.")] = "",
+    redraw: Annotated[int, typer.Option(min=0, help="grouped: draw groups again every so many steps; 0: never.")] = 0,
+    label: Annotated[str, typer.Option(help="Short name of the run for legends; default: the strategy's name.")] = "",
+    device: Device = "cpu",
+    threads: Threads = 1,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Train one strategy and record its trajectory. An interrupted run of the same settings is continued."""
+    import torch
+
+    from analysis.jobs import problem_of
+    from analysis.settings import ProblemName
+    from landscape import Every, Optimiser, Plan, record
+    from landscape.strategies import named
+
+    torch.set_num_threads(threads)
+    weights: Any = [float(w) for w in reduction.split(",")] if "," in reduction else reduction
+    words = {"reduction": weights, "order": order, "batches": batches, "states": states, "groups": groups, "size": size, "redraw": redraw}
+    chosen = named(strategy, Optimiser(optimiser, lr=rate), {key: value for key, value in words.items() if value})
+    made = problem_of(ProblemName(name=problem, settings=_settings(setting), device=device))
+    shown, last = Stages(quiet), 0
+
+    def progress(step: int) -> None:
+        nonlocal last
+        shown.tell(step - last)
+        last = step
+
+    shown.begin(f"training {chosen.label}", steps)
+    try:
+        trajectory = record(made, chosen, Plan(steps, batch_size, Every(every)), out, seed, label, progress)
+    finally:
+        shown.close()
+    scores = {**dict(zip(made.names, trajectory.losses[-1], strict=True)), **dict(zip(made.metric_names, trajectory.metrics[-1], strict=True))}
+    shown.end(", ".join(f"{name} {value:.4g}" for name, value in scores.items()))
+    if as_json:
+        emit({"trajectory": out, "snapshots": len(trajectory), "steps": int(trajectory.steps[-1]), "evaluation": scores})
+    else:
+        typer.echo(out)
+
+
+@app.command(epilog="Example: [bold]landscape surface study/runs/*.h5 --out results.h5 --nx 41[/bold]")
+def surface(
+    runs: Runs,
+    out: Out = Path("results.h5"),
+    problem: Own = "",
+    setting: Set = [],  # noqa: B006
+    plane: Annotated[str, typer.Option(help="principal (of all runs) or random (filter-normalised, through the first run's end).")] = "principal",
+    nx: Annotated[int, typer.Option(min=3, help="Grid points along x.")] = 25,
+    ny: Annotated[int, typer.Option(min=3, help="Grid points along y.")] = 25,
+    margin: Annotated[float, typer.Option(min=0, help="principal: room around the trajectories.")] = 0.15,
+    reach: Annotated[float, typer.Option(help="random: how far to go.")] = 1.0,
+    seed: Annotated[int, typer.Option(min=0, help="random: draws the directions.")] = 0,
+    device: Device = "cpu",
+    threads: Threads = 1,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Measure the loss of every task over a plane, with the runs' shadows on it. An unfinished surface is continued."""
+    from analysis.settings import SurfaceSettings
+
+    chosen = _validated(SurfaceSettings, plane=plane, nx=nx, ny=ny, margin=margin, reach=reach, seed=seed)
+    with _bench(runs, out, problem, setting, device, threads, 1, quiet) as bench:
+        found = bench.surface(chosen)
+    if as_json:
+        emit({"results": out, "group": f"surface/{chosen.title}", "tasks": found.tasks, "least": found.loss.min((1, 2)), "largest": found.loss.max((1, 2))})
+    else:
+        typer.echo(out)
+
+
+@app.command(epilog="Example: [bold]landscape hessian study/runs/independent-0.h5 --at last --top 5 --out results.h5[/bold]")
+def hessian(
+    runs: Runs,
+    out: Out = Path("results.h5"),
+    problem: Own = "",
+    setting: Set = [],  # noqa: B006
+    at: Annotated[str, typer.Option(help="Snapshots: a number of them evenly spread as n=5, all, last, or steps as 0,100,600.")] = "n=5",
+    top: Annotated[int, typer.Option(min=1, help="Largest eigenvalues of each operator.")] = 3,
+    tolerance: Annotated[float, typer.Option(help="Residual relative to the largest eigenvalue.")] = 1e-2,
+    products: Annotated[int, typer.Option(min=1, help="At most so many Lanczos products an operator.")] = 60,
+    device: Device = "cpu",
+    threads: Threads = 1,
+    jobs: Annotated[int, typer.Option(min=0, help="Processes side by side, a run each; 0: one a core.")] = 1,
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Largest Hessian eigenvalues of every task and of the average on the shared parameters, with true residuals."""
+    from analysis.settings import HessianSettings
+    from cli.study import snapshots_at
+
+    chosen = _validated(HessianSettings, top=top, tolerance=tolerance, products=products, **snapshots_at(at))
+    with _bench(runs, out, problem, setting, device, threads, _workers(jobs, device), quiet) as bench:
+        found = bench.eigenvalues(chosen)
+    if as_json:
+        emit([{"run": h.run.name, "operators": h.tasks, "steps": h.steps, "values": h.values, "residuals": h.residuals, "converged": h.converged} for h in found])
+        return
+    for history in found:
+        rows = [
+            [f"{history.steps[s]}", name, ", ".join(f"{v:.4g} ± {r:.1g}" for v, r in zip(history.values[s, o], history.residuals[s, o], strict=True))]
+            for s in range(len(history.steps))
+            for o, name in enumerate(history.tasks)
+        ]
+        show(f"{history.run.name}: largest eigenvalues ± residual", ["step", "operator", "eigenvalues"], rows)
+    typer.echo(out)
+
+
+@app.command(epilog="Example: [bold]landscape explore study/runs/*.h5 --baseline averaged --out results.h5[/bold]")
+def explore(
+    runs: Runs,
+    out: Out = Path("results.h5"),
+    problem: Own = "",
+    setting: Set = [],  # noqa: B006
+    baseline: Annotated[str, typer.Option(help="Label of the runs that the others are compared with.")] = "averaged",
+    device: Device = "cpu",
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """How far every run moved the shared parameters, and whether strategies differ at equal budgets."""
+    from cli.study import require_label
+
+    with _bench(runs, out, problem, setting, device, 1, 1, quiet) as bench:
+        require_label(baseline, bench.labels)
+        explored, compared = bench.explore(baseline)
+    if as_json:
+        emit({"runs": [{"run": e.run.name, **{k: v for k, v in vars(e).items() if k != "run"}} for e in explored], "comparisons": [vars(c) for c in compared]})
+        return
+    rows = [[e.run.name, f"{e.net[-1]:.4g}", f"{e.path_steps[-1]:.4g}", f"{e.path_updates[-1]:.4g}", f"{e.ratio[-1]:.3g}", f"{e.updates[-1]}"] for e in explored]
+    show("Exploration of the shared parameters", ["run", "net distance", "path (steps)", "path (updates)", "path / net", "updates"], rows)
+    rows = [[c.strategy, c.baseline, c.measure, c.budget, f"{c.difference:+.3g} ({c.low:+.3g} to {c.high:+.3g})", c.verdict] for c in compared]
+    if rows:
+        show("At equal budgets: difference (95 % interval)", ["strategy", "against", "measure", "budget", "difference", "verdict"], rows)
+    typer.echo(out)
+
+
+@app.command(epilog="Example: [bold]landscape figures study/results.h5 --out figures --format pdf --format html[/bold]")
+def figures(
+    results: Annotated[Path, typer.Argument(help="A results file, or a study's folder.")],
+    out: Out = Path("figures"),
+    formats: Annotated[list[str], typer.Option("--format", help="png, pdf, svg or html; may be repeated.")] = ["png", "html"],  # noqa: B006
+    quiet: Quiet = False,
+    as_json: Json = False,
+) -> None:
+    """Draw every figure that a results file allows. Needs no torch."""
+    drawn = _draw(_results(results), out, formats, quiet)
+    if as_json:
+        emit(drawn)
+    else:
+        typer.echo(out)
+
+
+@app.command(epilog="Example: [bold]landscape report study --out report.html[/bold]")
+def report(
+    results: Annotated[Path, typer.Argument(help="A results file, or a study's folder.")],
+    out: Out = Path("report.html"),
+    quiet: Quiet = False,
+) -> None:
+    """Write one offline page with settings, numbers with errors, figures and checks. Needs no torch."""
+    typer.echo(_report(_results(results), out, quiet))
+
+
+@app.command(epilog="Example: [bold]landscape info run.h5[/bold]")
+def info(
+    file: Annotated[Path, typer.Argument(help="A trajectory or a results file.")],
+    as_json: Json = False,
+) -> None:
+    """Say what a file holds: a trajectory (also while it is being written) or results."""
+    from cli.describe import describe
+
+    title, facts = describe(file)
+    if as_json:
+        emit(dict(facts))
+    else:
+        show(title, ["", ""], [[name, str(value)] for name, value in facts])
+
+
+def _bench(runs: list[Path], out: Path, problem: str, setting: list[str], device: str, threads: int, workers: int, quiet: bool) -> Any:
+    from cli.study import bench
+
+    return bench(runs, out, problem, _settings(setting), device, threads, workers, Stages(quiet))
+
+
+def _validated(kind: Any, **values: Any) -> Any:
+    from analysis.settings import section
+
+    return section(kind, values)
+
+
+def _settings(given: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"expected a setting as KEY=VALUE, got {text!r}")
+        try:
+            found[key.strip()] = json.loads(value)
+        except json.JSONDecodeError:
+            found[key.strip()] = value
+    return found
+
+
+def _workers(jobs: int, device: str) -> int:
+    return jobs or (1 if device.startswith("cuda") else os.cpu_count() or 1)
+
+
+def _results(path: Path) -> Path:
+    return path / "results.h5" if path.is_dir() else path
+
+
+def _draw(results: Path, folder: Path, formats: list[str], quiet: bool) -> list[Path]:
+    import figures as drawing
+    from cli.gather import drawings
+
+    shown = Stages(quiet)
+    for suffix in formats:
+        if f".{suffix}" not in drawing.files.SUFFIXES:
+            raise ValueError(f"unknown format {suffix!r}: expected {', '.join(known[1:] for known in drawing.files.SUFFIXES)}")
+    scenes = drawings(results)
+    folder.mkdir(parents=True, exist_ok=True)
+    shown.begin("figures", len(scenes) * len(formats))
+    drawn = []
+    try:
+        for name, scene in scenes.items():
+            for suffix in formats:
+                drawn.append(folder / f"{name}.{suffix}")
+                drawing.draw(scene, drawn[-1])
+                shown.tell(1)
+    finally:
+        shown.close()
+    shown.end(f"{len(scenes)} in {', '.join(formats)}")
+    return drawn
+
+
+def _report(results: Path, out: Path, quiet: bool) -> Path:
+    from cli.gather import contents
+    from figures import report as page
+
+    shown = Stages(quiet)
+    shown.begin("report", 1)
+    try:
+        path = page.write(contents(results), out)
+    finally:
+        shown.close()
+    shown.end("")
+    return Path(path)

@@ -1,0 +1,125 @@
+"""From a results file to what the report and the figures are made of. Works without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import figures
+from analysis import archive
+from analysis.archive import Entry
+from analysis.results import (
+    Comparison,
+    DistanceMatrix,
+    EigenvalueHistory,
+    Exploration,
+    RateSearch,
+    Record,
+    Shadow,
+    Surface,
+    Training,
+)
+from cli.console import duration
+from figures.marks import Scene
+from figures.report import Contents
+
+Kind = TypeVar("Kind", bound=Record)
+
+
+def contents(results: Path) -> Contents:
+    """Everything in a results file, and the settings that stand beside it, for a report.
+
+    Of several surfaces the one on the principal plane is taken.
+    """
+    entries = archive.load_all(results)
+    if not entries:
+        raise archive.ArchiveError(f"{results} holds no results yet: expected at least one; run an analysis first")
+    surface = _surface(entries)
+    beside = results.with_name("study.toml")
+    return Contents(
+        title=f"Landscape study of {_problem(entries)}",
+        settings=beside.read_text(encoding="utf-8") if beside.exists() else "",
+        searches=_all(entries, RateSearch),
+        trainings=_all(entries, Training),
+        surface=None if surface is None else surface[1],
+        shadows=() if surface is None else _shadows(entries, surface[0]),
+        eigenvalues=_all(entries, EigenvalueHistory),
+        explorations=_all(entries, Exploration),
+        distances=_all(entries, DistanceMatrix),
+        comparisons=_all(entries, Comparison),
+        checks=tuple(check for entry in entries.values() for check in entry.checks),
+        provenance=_provenance(entries),
+        timings=_timings(entries),
+    )
+
+
+def drawings(results: Path) -> dict[str, Scene]:
+    """Every figure that a results file allows, by file name."""
+    entries = archive.load_all(results)
+    found = contents(results)
+    first = figures.report.order(found)
+    scenes: dict[str, Scene] = {}
+    for group, entry in entries.items():
+        if isinstance(entry.record, Surface):
+            shadows = _shadows(entries, group)
+            name = archive.safe_name(group.replace("/", "-"))
+            scenes[name] = figures.scenes.surface(entry.record, shadows, first)
+            scenes[f"{name}-3d"] = figures.scenes.surface_relief(entry.record, shadows, first)
+    if found.eigenvalues:
+        scenes["eigenvalues"] = figures.scenes.eigenvalues(found.eigenvalues, order=first)
+    for measure in ("net", "path_steps", "path_updates", "ratio") if found.explorations else ():
+        scenes[f"exploration-{measure.replace('_', '-')}"] = figures.scenes.exploration(found.explorations, measure, first)
+    for number, matrix in enumerate(found.distances):
+        scenes["distances" if not number else f"distances-{number + 1}"] = figures.scenes.distance_matrix(matrix)
+    if found.trainings:
+        scenes["training"] = figures.scenes.training(found.trainings, first)
+    if found.searches:
+        scenes["learning-rates"] = figures.scenes.rate_search(found.searches, first)
+    if found.comparisons:
+        scenes["comparisons"] = figures.scenes.comparisons(found.comparisons, first)
+    return scenes
+
+
+def _all(entries: Mapping[str, Entry], kind: type[Kind]) -> tuple[Kind, ...]:
+    return tuple(entry.record for entry in entries.values() if isinstance(entry.record, kind))
+
+
+def _surface(entries: Mapping[str, Entry]) -> tuple[str, Surface] | None:
+    found = [(group, entry.record) for group, entry in entries.items() if isinstance(entry.record, Surface)]
+    return min(found, key=lambda item: (item[0] != "surface/principal", item[0])) if found else None
+
+
+def _shadows(entries: Mapping[str, Entry], surface: str) -> tuple[Shadow, ...]:
+    prefix = surface.replace("surface/", "shadow/", 1) + "/"
+    return tuple(e.record for group, e in entries.items() if group.startswith(prefix) and isinstance(e.record, Shadow))
+
+
+def _problem(entries: Mapping[str, Entry]) -> str:
+    names = [entry.provenance.settings.get("problem", "") for entry in entries.values()]
+    return next((str(name) for name in names if name), "a problem")
+
+
+def _provenance(entries: Mapping[str, Entry]) -> tuple[tuple[str, str], ...]:
+    latest = max((entry.provenance for entry in entries.values()), key=lambda made: made.created)
+    runs = {record.run.name: record.run for record in (*_all(entries, Training), *_all(entries, Exploration))}
+    strategies = {run.label: run.strategy for run in runs.values()}
+    surface = _surface(entries)
+    rows = [("problem", _problem(entries)), ("problem settings", str(latest.settings.get("problem_settings") or "defaults"))]
+    rows += [(f"strategy {label}", text) for label, text in strategies.items()]
+    if surface is not None:
+        rows += [("evaluation set", f"{surface[1].examples} examples, content hash {surface[1].data}")]
+        rows += [("normalisation statistics", surface[1].batch_norm), ("plane", surface[1].plane.recipe)]
+    rows += [("device", latest.device), ("last result", latest.created)]
+    return (*rows, *((name, version) for name, version in latest.versions.items()))
+
+
+def _timings(entries: Mapping[str, Entry]) -> tuple[tuple[str, str], ...]:
+    longest: dict[str, float] = {}
+    for group, entry in entries.items():
+        stage = {"training": "exploration", "comparison": "exploration", "distances": "exploration"}.get(
+            group.split("/")[0], group.split("/")[0]
+        )
+        longest[stage] = max(longest.get(stage, 0.0), entry.provenance.seconds)
+    trained = sum(float(record.seconds[-1]) for record in _all(entries, Training))
+    return (("training, all runs added", duration(trained)), *((stage, duration(s)) for stage, s in longest.items()))
