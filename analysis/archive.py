@@ -59,7 +59,9 @@ def to_xarray(record: Record) -> xr.Dataset:
     labels: dict[str, Any] = {}
     attributes: dict[str, Any] = {}
     _gather(record, "", variables, labels, attributes)
-    return xr.Dataset(variables, labels, {"kind": type(record).__name__, "fields": json.dumps(attributes)} | _plain(attributes))
+    return xr.Dataset(
+        variables, labels, {"kind": type(record).__name__, "fields": json.dumps(attributes)} | _plain(attributes)
+    )
 
 
 def from_xarray(dataset: xr.Dataset) -> Record:
@@ -96,7 +98,9 @@ def load(path: Path | str, group: str) -> Entry:
     with _open(path) as file:
         there = _holds(file, group)
     if not there:
-        raise ArchiveError(f"{path} has no group {group!r}: expected one of {', '.join(groups(path)) or 'none, it is empty'}")
+        raise ArchiveError(
+            f"{path} has no group {group!r}: expected one of {', '.join(groups(path)) or 'none, it is empty'}"
+        )
     return _load(path, group)
 
 
@@ -131,7 +135,9 @@ def groups(path: Path | str) -> tuple[str, ...]:
     """The names of all results in a file, sorted."""
     found: list[str] = []
     with _open(path) as file:
-        file.visititems(lambda name, item: found.append(name) if isinstance(item, h5py.Group) and "kind" in item.attrs else None)
+        file.visititems(
+            lambda name, item: found.append(name) if isinstance(item, h5py.Group) and "kind" in item.attrs else None
+        )
     return tuple(sorted(found))
 
 
@@ -142,10 +148,14 @@ def _open(path: Path | str) -> Iterator[h5py.File]:
     except FileNotFoundError as error:
         raise ArchiveError(f"there is no file {path}: expected results of a study") from error
     except OSError as error:
-        raise ArchiveError(f"cannot read {path}: expected a whole {FORMAT} file; it is cut short or of another kind") from error
+        raise ArchiveError(
+            f"cannot read {path}: expected a whole {FORMAT} file; it is cut short or of another kind"
+        ) from error
     with file:
         if file.attrs.get("format") != FORMAT:
-            raise ArchiveError(f"{path} is not a results file: expected the format {FORMAT!r}, got {file.attrs.get('format')!r}")
+            raise ArchiveError(
+                f"{path} is not a results file: expected the format {FORMAT!r}, got {file.attrs.get('format')!r}"
+            )
         yield file
 
 
@@ -154,14 +164,20 @@ def safe_name(text: str) -> str:
     return re.sub(r"[^\w.-]", "_", text, flags=re.ASCII).lstrip(".") or "_"
 
 
-def _gather(record: Record, prefix: str, variables: dict[str, Any], labels: dict[str, Any], attributes: dict[str, Any]) -> None:
+def _gather(
+    record: Record, prefix: str, variables: dict[str, Any], labels: dict[str, Any], attributes: dict[str, Any]
+) -> None:
     for spec in fields(record):
         value, name = getattr(record, spec.name), prefix + spec.name
         if isinstance(value, Record):
             attributes[name] = {"kind": type(value).__name__}
             _gather(value, f"{name}_", variables, labels, attributes)
         elif "dims" in spec.metadata:
-            variables[name] = (tuple(prefix + dim for dim in spec.metadata["dims"]), value, {"units": spec.metadata["units"]})
+            variables[name] = (
+                tuple(prefix + dim for dim in spec.metadata["dims"]),
+                value,
+                {"units": spec.metadata["units"]},
+            )
         elif "labels" in spec.metadata:
             labels[name] = (prefix + spec.metadata["labels"], np.array(value, dtype=object))
         else:
@@ -188,9 +204,13 @@ def _build(kind: type[Record], dataset: xr.Dataset, attributes: Mapping[str, Any
 
 
 def _kind(name: Any) -> type[Record]:
-    known = {kind.__name__: kind for kind in vars(results).values() if isinstance(kind, type) and issubclass(kind, Record)}
+    known = {
+        kind.__name__: kind for kind in vars(results).values() if isinstance(kind, type) and issubclass(kind, Record)
+    }
     if name not in known:
-        raise ArchiveError(f"the group holds a {name!r}, which this version does not know: expected one of {', '.join(sorted(known))}")
+        raise ArchiveError(
+            f"the group holds a {name!r}, which this version does not know: expected one of {', '.join(sorted(known))}"
+        )
     return known[name]
 
 
@@ -201,7 +221,9 @@ def _replacing(path: Path) -> Iterator[Path]:
         lock = FileLock(path.with_name(f".{path.name}.lock"))
         lock.acquire()
     except OSError as error:
-        raise ArchiveError(f"cannot write {path} ({error.strerror}): expected a folder that can be written; choose another") from error
+        raise ArchiveError(
+            f"cannot write {path} ({error.strerror}): expected a folder that can be written; choose another"
+        ) from error
     with lock:
         fresh = path.with_name(f".{path.name}.new")
         try:

@@ -20,7 +20,9 @@ def recorded_losses(problem: Problem, trajectories: Sequence[Trajectory]) -> Che
         theta = torch.tensor(trajectory.theta[-1], dtype=problem.dtype, device=problem.device)
         again = problem.evaluate(theta, torch.tensor(trajectory.buffers[-1])).losses.cpu().numpy()
         worst = max(worst, _apart(again, trajectory.losses[-1]))
-    return Check("losses of the last snapshots, recorded and evaluated again", worst, 1e-5, "rounding of the model's precision")
+    return Check(
+        "losses of the last snapshots, recorded and evaluated again", worst, 1e-5, "rounding of the model's precision"
+    )
 
 
 def plain_loop(problem: Problem, surface: Surface, points: int = 3, seed: int = 0) -> Check:
@@ -29,16 +31,29 @@ def plain_loop(problem: Problem, surface: Surface, points: int = 3, seed: int = 
     for _ in range(points):
         j, i = int(rng.integers(len(surface.y))), int(rng.integers(len(surface.x)))
         theta = surface.plane.origin + surface.x[i] * surface.plane.basis[0] + surface.y[j] * surface.plane.basis[1]
-        module = problem.module(torch.tensor(theta, dtype=problem.dtype, device=problem.device), torch.tensor(surface.plane.buffers))
+        module = problem.module(
+            torch.tensor(theta, dtype=problem.dtype, device=problem.device), torch.tensor(surface.plane.buffers)
+        )
         worst = max(worst, _apart(_set_and_run(problem, module), surface.loss[:, j, i]))
-    return Check(f"surface at {points} points, against a module with these weights in a plain loop", worst, 1e-5, "rounding of the model's precision")
+    return Check(
+        f"surface at {points} points, against a module with these weights in a plain loop",
+        worst,
+        1e-5,
+        "rounding of the model's precision",
+    )
 
 
 def _set_and_run(problem: Problem, module: torch.nn.Module) -> Array:
     module.eval()
     with torch.no_grad():
         output = module(problem.evaluation.inputs)
-    parts = list(output.values()) if isinstance(output, dict) else list(output) if isinstance(output, tuple | list) else [output]
+    parts = (
+        list(output.values())
+        if isinstance(output, dict)
+        else list(output)
+        if isinstance(output, tuple | list)
+        else [output]
+    )
     by_name = output if isinstance(output, dict) else dict(zip(problem.names, parts, strict=True))
     rows = zip(problem.tasks, problem.evaluation.targets, strict=True)
     return np.array([float(task.loss(by_name[task.name], target).double().mean()) for task, target in rows])
@@ -49,7 +64,12 @@ def point_and_shadow(plane: Plane, seed: int = 0) -> Check:
     given = generator(seed, "shadow").standard_normal(2)
     theta = plane.origin + given @ plane.basis
     found = np.linalg.solve(plane.gram, plane.basis @ (theta - plane.origin))
-    return Check("coordinates of a point made from coordinates", _apart(found, given), 1e-9, "float64, Gram matrix well conditioned")
+    return Check(
+        "coordinates of a point made from coordinates",
+        _apart(found, given),
+        1e-9,
+        "float64, Gram matrix well conditioned",
+    )
 
 
 def same_start(trajectories: Sequence[Trajectory]) -> Check:
@@ -60,12 +80,16 @@ def same_start(trajectories: Sequence[Trajectory]) -> Check:
 
 
 def path_bounds(trajectories: Sequence[Trajectory]) -> Check:
-    """net <= path over steps <= path over updates (triangle inequality), by how much it is violated at most, relative."""
+    """net <= path over steps <= path over updates (triangle inequality), by how much it is violated at most,
+    relative.
+    """
     worst = 0.0
     for t in trajectories:
         net = np.linalg.norm(np.asarray(t.shared[-1], np.float64) - t.shared[0])
         worst = max(worst, (net - t.path_steps[-1]) / net, (t.path_steps[-1] - t.path_updates[-1]) / t.path_updates[-1])
-    return Check("net distance <= path over steps <= path over updates", float(max(worst, 0.0)), 1e-5, "rounding of stored theta")
+    return Check(
+        "net distance <= path over steps <= path over updates", float(max(worst, 0.0)), 1e-5, "rounding of stored theta"
+    )
 
 
 def _apart(a: Array, b: Array) -> float:

@@ -16,16 +16,20 @@ from landscape.trajectory import Rows, Trajectory
 def exploration(trajectory: Trajectory) -> Exploration:
     """Net distance from the start, path length and their ratio, on the shared parameters, against every budget.
 
-    net_s = ||theta_s - theta_0|| in float64; path lengths are those that training summed after every step and every update
-    (all of them, not only the stored ones). Cost: one pass over the file, in blocks of bounded memory.
+    net_s = ||theta_s - theta_0|| in float64; path lengths are those that training summed after every step and every
+    update (all of them, not only the stored ones). Cost: one pass over the file, in blocks of bounded memory.
 
     Raises:
         LandscapeError: no shared parameters, or the trajectory does not begin at step 0.
     """
     if not trajectory.layout.count():
-        raise LandscapeError(f"{trajectory.path} has no shared parameters: expected some that several tasks' gradients reach")
+        raise LandscapeError(
+            f"{trajectory.path} has no shared parameters: expected some that several tasks' gradients reach"
+        )
     if trajectory.steps[0] != 0:
-        raise LandscapeError(f"{trajectory.path} begins at step {trajectory.steps[0]}: expected its start, step 0, to measure from")
+        raise LandscapeError(
+            f"{trajectory.path} begins at step {trajectory.steps[0]}: expected its start, step 0, to measure from"
+        )
     start = np.asarray(trajectory.shared[0], np.float64)
     blocks = trajectory.shared.blocks()
     net = np.concatenate([np.linalg.norm(np.asarray(block, np.float64) - start, axis=1) for block in blocks])
@@ -53,7 +57,9 @@ def between_last(trajectories: Sequence[Trajectory]) -> DistanceMatrix:
     last = [_row(t, len(t) - 1) for t in trajectories]
     gram, _ = centred_gram(last, np.full(len(last), 1 / len(last)))
     labels = tuple(t.name for t in trajectories)
-    return DistanceMatrix(labels=labels, distance=np.sqrt(squared_distances(gram)), what="last snapshots, shared parameters")
+    return DistanceMatrix(
+        labels=labels, distance=np.sqrt(squared_distances(gram)), what="last snapshots, shared parameters"
+    )
 
 
 def between_snapshots(trajectory: Trajectory) -> DistanceMatrix:
@@ -61,7 +67,11 @@ def between_snapshots(trajectory: Trajectory) -> DistanceMatrix:
     count = len(trajectory)
     gram, _ = centred_gram([trajectory.shared], np.full(count, 1 / count))
     labels = tuple(f"step {step}" for step in trajectory.steps)
-    return DistanceMatrix(labels=labels, distance=np.sqrt(squared_distances(gram)), what=f"snapshots of {trajectory.name}, shared parameters")
+    return DistanceMatrix(
+        labels=labels,
+        distance=np.sqrt(squared_distances(gram)),
+        what=f"snapshots of {trajectory.name}, shared parameters",
+    )
 
 
 def training(trajectory: Trajectory) -> Training:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import torch
 
-
 from analysis.operators import hessians
 from analysis.settings import Settings
 from landscape import training
@@ -50,7 +49,12 @@ def plan(settings: Settings, problem: Problem, workers: int) -> list[Stage]:
     pairs = count * min(snapshots, settings.hessian.snapshots) * (len(problem.tasks) + 1) * settings.hessian.top
     return [
         Stage("search of learning rates", search_runs, "short runs", _shared(search, search_runs, workers)),
-        Stage("training", count * len(settings.seeds), "runs", _shared(train * len(settings.seeds), count * len(settings.seeds), workers)),
+        Stage(
+            "training",
+            count * len(settings.seeds),
+            "runs",
+            _shared(train * len(settings.seeds), count * len(settings.seeds), workers),
+        ),
         Stage("surface", points, "points", points * evaluation),
         Stage("Hessian eigenvalues", pairs, "pairs", _shared(pairs * PRODUCTS_A_PAIR * product, count, workers)),
     ]
@@ -73,5 +77,3 @@ def _seconds(work: Callable[[], object]) -> float:
     before = time.perf_counter()
     work()
     return time.perf_counter() - before
-
-

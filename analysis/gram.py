@@ -34,12 +34,13 @@ def centred_gram(
     gram, middle = np.zeros((total, total)), np.zeros(arrays[0].shape[1])
     for columns, block in column_blocks(arrays):
         middle[columns] = weights @ block if centre is None else centre(block)
-        block -= middle[columns]
-        gram += block @ block.T
+        centred = block - middle[columns]
+        gram += centred @ centred.T
     return gram, middle
 
 
 def squared_distances(gram: Array) -> Array:
     """||theta_i - theta_j||^2 = G_ii + G_jj - 2 G_ij, with rounding below zero removed."""
     diagonal = np.diag(gram)
-    return np.maximum(diagonal[:, None] + diagonal[None, :] - 2 * gram, 0.0)
+    squares: Array = np.maximum(diagonal[:, None] + diagonal[None, :] - 2 * gram, 0.0)
+    return squares

@@ -1,4 +1,6 @@
-"""The pieces of a study that run side by side. Plain values in, records or nothing out: they cross between processes."""
+"""The pieces of a study that run side by side. Plain values in, records or nothing out: they cross between
+processes.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +47,10 @@ def device(name: str) -> torch.device:
 
 def search_rate(settings: Settings, number: int, rate: float, tell: Tell) -> float:
     """Averaged evaluation loss of strategy `number` after a short run at one rate; infinity where it diverged."""
-    problem, strategy = problem_of(settings.named_problem), settings.strategies[number].strategy(settings.training.optimiser, rate)
+    problem, strategy = (
+        problem_of(settings.named_problem),
+        settings.strategies[number].strategy(settings.training.optimiser, rate),
+    )
     plan = Plan(settings.search.steps, settings.training.batch_size, AtSteps([]))
     try:
         *_, last = training.train(problem, strategy, plan, settings.search.seed)
@@ -68,7 +73,9 @@ def train_run(settings: Settings, number: int, rate: float, seed: int, folder: P
         tell(step - last)
         last = step
 
-    training.record(problem_of(settings.named_problem), strategy, settings.training.plan(), path, seed, chosen.title, progress)
+    training.record(
+        problem_of(settings.named_problem), strategy, settings.training.plan(), path, seed, chosen.title, progress
+    )
     tell(settings.training.steps - last)
     return path
 
@@ -88,7 +95,9 @@ def eigenvalues(name: ProblemName, path: Path, chosen: HessianSettings, tell: Te
 
 def chosen_rows(trajectory: Trajectory, chosen: HessianSettings) -> list[int]:
     """The snapshots at which eigenvalues are computed, ascending."""
-    return sorted({trajectory.at(step) for step in chosen.at}) if chosen.at else spread(len(trajectory), chosen.snapshots)
+    return (
+        sorted({trajectory.at(step) for step in chosen.at}) if chosen.at else spread(len(trajectory), chosen.snapshots)
+    )
 
 
 def spread(count: int, wanted: int) -> list[int]:

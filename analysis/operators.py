@@ -64,12 +64,16 @@ class HessianOperator:
 
     def __init__(self, problem: Problem, theta: Tensor, buffers: Tensor, weights: Sequence[float]) -> None:
         if theta.shape != (problem.layout.size,):
-            raise LandscapeError(f"theta has shape {list(theta.shape)}, the problem's layout expects {problem.layout.describe()}")
+            raise LandscapeError(
+                f"theta has shape {list(theta.shape)}, the problem's layout expects {problem.layout.describe()}"
+            )
         self._problem, self._theta, self._buffers = problem, theta.detach(), buffers
         self._weights = [(t, w) for t, w in enumerate(weights) if w]
         self._index = index_tensor(problem.layout.index(), problem.device)
         if not len(self._index):
-            raise LandscapeError("the problem has no shared parameters: expected some that several tasks' gradients reach")
+            raise LandscapeError(
+                "the problem has no shared parameters: expected some that several tasks' gradients reach"
+            )
 
     @property
     def size(self) -> int:
@@ -92,7 +96,7 @@ class HessianOperator:
                 losses = self._problem.task_losses(theta, batch, self._buffers)
                 summed = torch.stack([w * losses[t].sum() for t, w in self._weights]).sum()
                 (gradient,) = torch.autograd.grad(summed, shared, create_graph=True, allow_unused=True)
-                if gradient is None or not gradient.requires_grad:
+                if gradient is None or not gradient.requires_grad:  # type: ignore[redundant-expr]
                     continue
                 (product,) = torch.autograd.grad(gradient, shared, grad_outputs=vector, allow_unused=True)
             if product is not None:
@@ -109,7 +113,9 @@ def hessians(problem: Problem, theta: Array, buffers: Array) -> dict[str, Hessia
     state = torch.tensor(buffers, device=problem.device)
     count = len(problem.tasks)
     unit = {name: [float(i == t) for i in range(count)] for t, name in enumerate(problem.names)}
-    return {name: HessianOperator(problem, there, state, w) for name, w in {**unit, AVERAGE: [1 / count] * count}.items()}
+    return {
+        name: HessianOperator(problem, there, state, w) for name, w in {**unit, AVERAGE: [1 / count] * count}.items()
+    }
 
 
 def probe(operator: SymmetricOperator, name: str, seed: int = 0) -> Check:
@@ -124,19 +130,27 @@ def probe(operator: SymmetricOperator, name: str, seed: int = 0) -> Check:
     u, v = (_unit(rng.standard_normal(operator.size), operator) for _ in range(2))
     hu, hv, again = operator @ u, operator @ v, operator @ u
     scale = max(float(hu.norm()), float(hv.norm()), float(np.finfo(np.float64).tiny))
-    asymmetry, change = abs(float(u.double() @ hv.double()) - float(v.double() @ hu.double())), float((hu - again).norm())
+    asymmetry, change = (
+        abs(float(u.double() @ hv.double()) - float(v.double() @ hu.double())),
+        float((hu - again).norm()),
+    )
     limit = 1e4 * torch.finfo(operator.dtype).eps
-    check = Check(f"Hessian of {name}: symmetric and deterministic", max(asymmetry, change) / scale, limit, "1e4 roundings")
+    check = Check(
+        f"Hessian of {name}: symmetric and deterministic", max(asymmetry, change) / scale, limit, "1e4 roundings"
+    )
     if not check.passed:
         raise LandscapeError(
-            f"the operator of {name} is not symmetric and deterministic: expected {limit:.1g}, got {check.value:.1g} relative; "
+            f"the operator of {name} is not symmetric and deterministic: expected {limit:.1g}, got "
+            f"{check.value:.1g} relative; "
             "look for randomness or a non-differentiable operation in the model"
         )
     return check
 
 
 def linearity(operators: dict[str, HessianOperator], seed: int = 0) -> Check:
-    """||H_average v - (1 / T) sum_t H_t v|| / ||H_average v|| for a random v: tasks and average must agree. T + 1 products."""
+    """||H_average v - (1 / T) sum_t H_t v|| / ||H_average v|| for a random v: tasks and average must agree. T + 1
+    products.
+    """
     average = operators[AVERAGE]
     v = _unit(generator(seed, "linearity").standard_normal(average.size), average)
     tasks = [operator @ v for name, operator in operators.items() if name != AVERAGE]

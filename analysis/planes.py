@@ -18,9 +18,10 @@ def principal(trajectories: Sequence[Trajectory]) -> Plane:
     """The plane of largest variance of several trajectories together, each run weighted equally however many snapshots.
 
     With weights w_i = 1 / (R S_r) for the snapshots of run r of R, centre c = sum_i w_i theta_i and K_ij =
-    sqrt(w_i w_j) (theta_i - c)' (theta_j - c) (float64), axis k is sum_i u_ik sqrt(w_i) (theta_i - c) / sqrt(lambda_k) for
-    the two largest eigenpairs (lambda_k, u_k) of K. The axes are orthonormal, so coordinates are distances in
-    parameter space; lambda_k / trace K is the share of variance explained. Buffers are averaged with the same weights.
+    sqrt(w_i w_j) (theta_i - c)' (theta_j - c) (float64), axis k is sum_i u_ik sqrt(w_i) (theta_i - c) /
+    sqrt(lambda_k) for the two largest eigenpairs (lambda_k, u_k) of K. The axes are orthonormal, so coordinates are
+    distances in parameter space; lambda_k / trace K is the share of variance explained. Buffers are averaged with the
+    same weights.
 
     A large share says little by itself: the first axis of a plain random walk explains 61 % (Antognini and
     Sohl-Dickstein, arXiv 1806.08805).
@@ -36,9 +37,10 @@ def principal(trajectories: Sequence[Trajectory]) -> Plane:
     root = np.sqrt(weights)
     values, vectors = np.linalg.eigh(gram * np.outer(root, root))
     values, vectors = values[::-1], vectors[:, ::-1]
-    if len(values) < 2 or not values[1] > 1e-14 * values[0] > 0:  # noqa: PLR2004
+    if len(values) < 2 or not values[1] > 1e-14 * values[0] > 0:
         raise LandscapeError(
-            f"the {len(weights)} snapshots lie on one line: expected at least three that span a plane; record more of them"
+            f"the {len(weights)} snapshots lie on one line: expected at least three that span a plane; "
+            "record more of them"
         )
     leading = vectors[:, :2] * np.sign(vectors[np.abs(vectors[:, :2]).argmax(0), [0, 1]])
     mixing = (leading * root[:, None] / np.sqrt(values[:2])).T
@@ -52,7 +54,10 @@ def principal(trajectories: Sequence[Trajectory]) -> Plane:
         gram=basis @ basis.T,
         buffers=np.asarray(buffers),
         explained=values[:2] / values.sum(),
-        recipe=f"principal plane of {len(trajectories)} runs ({len(weights)} snapshots), runs weighted equally, centred on their mean",
+        recipe=(
+            f"principal plane of {len(trajectories)} runs ({len(weights)} snapshots), runs weighted equally, "
+            "centred on their mean"
+        ),
         axes=("first principal axis", "second principal axis"),
         seed=-1,
         layout=trajectories[0].layout.hash,
@@ -70,7 +75,7 @@ def random(trajectory: Trajectory, row: int = -1, seed: int = 0) -> Plane:
         LandscapeError: no tensor with two or more dimensions.
     """
     layout, origin = trajectory.layout, np.asarray(trajectory.theta[row], np.float64)
-    if all(len(slot.shape) < 2 for slot in layout.slots):  # noqa: PLR2004
+    if all(len(slot.shape) < 2 for slot in layout.slots):
         raise LandscapeError(
             "a filter-normalised direction would be zero: expected at least one tensor with two or more dimensions, "
             f"the model has {layout.describe()}; use the principal plane"
@@ -92,7 +97,7 @@ def random(trajectory: Trajectory, row: int = -1, seed: int = 0) -> Plane:
 
 def _filter_normalised(layout: Layout, origin: Array, draw: Array) -> Array:
     for slot in layout.slots:
-        if len(slot.shape) < 2:  # noqa: PLR2004
+        if len(slot.shape) < 2:
             draw[slot.span] = 0.0
             continue
         units, theta = draw[slot.span].reshape(slot.shape[0], -1), origin[slot.span].reshape(slot.shape[0], -1)
@@ -141,7 +146,8 @@ def require_layout(plane: Plane, layout: Layout) -> None:
     """Raises unless the plane was made for this layout."""
     if plane.layout != layout.hash:
         raise LandscapeError(
-            f"the plane belongs to another model: expected layout {layout.hash} ({layout.describe()}), got {plane.layout} "
+            f"the plane belongs to another model: expected layout {layout.hash} ({layout.describe()}), got "
+            f"{plane.layout} "
             f"with {plane.origin.size} entries"
         )
 

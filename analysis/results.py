@@ -118,7 +118,7 @@ class Check(Record):
         return bool(self.value <= self.limit)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Plane(Record):
     """The points theta = origin + x basis[0] + y basis[1]; the basis need not be orthonormal.
 
@@ -142,7 +142,7 @@ class Plane(Record):
     """Hash of the layout of theta, so that a plane is not used with another model."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Shadow(Record):
     """A trajectory seen in a plane: least-squares coordinates and the distance off the plane of each snapshot."""
 
@@ -158,7 +158,7 @@ class Shadow(Record):
     tasks: tuple[str, ...] = _names("task")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Surface(Record):
     """Loss of every task over a grid of plane coordinates, with standard errors and a completion mask.
 
@@ -180,7 +180,7 @@ class Surface(Record):
     """What was done with normalisation statistics: `none`, `frozen` or `batch`."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Eigenpairs(Record):
     """Eigenvalues of a symmetric operator with unit vectors and true residuals ||H v - value v||."""
 
@@ -193,7 +193,7 @@ class Eigenpairs(Record):
     products: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class EigenvalueHistory(Record):
     """Top eigenvalues of every task's Hessian, and of the averaged loss, on the shared parameters along one run.
 
@@ -213,11 +213,12 @@ class EigenvalueHistory(Record):
     data: str
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Exploration(Record):
     """How far one run moved the shared parameters, against every budget.
 
-    net = ||theta_s - theta_0||; path = sum of ||change|| over steps, or over the finer updates inside them; ratio = path / net.
+    net = ||theta_s - theta_0||; path = sum of ||change|| over steps, or over the finer updates inside them; ratio =
+    path / net.
     """
 
     run: Run
@@ -245,7 +246,7 @@ class Exploration(Record):
         return np.asarray(getattr(self, name))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class DistanceMatrix(Record):
     """Distances ||theta_i - theta_j|| between points of one or several runs, on the shared parameters."""
 
@@ -255,9 +256,11 @@ class DistanceMatrix(Record):
     """Which points they are, for instance `last snapshots`."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Training(Record):
-    """What a run recorded about its own learning: evaluation losses and metrics, and mini-batch losses of every step."""
+    """What a run recorded about its own learning: evaluation losses and metrics, and mini-batch losses of every
+    step.
+    """
 
     run: Run
     tasks: tuple[str, ...] = _names("task")
@@ -273,9 +276,11 @@ class Training(Record):
     batch_losses: Array = _array("step", "task", units="loss")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class RateSearch(Record):
-    """A search of the learning rate for one strategy: the evaluation loss that each rate reached; the least one wins."""
+    """A search of the learning rate for one strategy: the evaluation loss that each rate reached; the least one
+    wins.
+    """
 
     label: str
     rates: Array = _array("rate")
@@ -286,7 +291,7 @@ class RateSearch(Record):
     seed: int
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Comparison(Record):
     """One measure of two strategies at one equal budget: paired differences over seeds with a 95 % interval.
 

@@ -67,9 +67,11 @@ class Training(_Section):
 
 
 class Search(_Section):
-    """How the learning rate of each strategy is found: a short run for every rate, the least averaged evaluation loss wins."""
+    """How the learning rate of each strategy is found: a short run for every rate, the least averaged evaluation loss
+    wins.
+    """
 
-    rates: list[float] = Field([3e-4, 1e-3, 3e-3], min_length=1)
+    rates: list[float] = Field([3e-4, 1e-3, 3e-3, 1e-2], min_length=1)
     steps: int = Field(200, ge=1)
     seed: int = Field(1000, ge=0, description="one that the study does not use")
 
@@ -78,6 +80,7 @@ class SurfaceSettings(_Section):
     """A plane and the grid on it: the principal plane of all runs, or a random one through the first run's end."""
 
     plane: str = "principal"
+    label: str = Field("", description="name in the results file; default: the plane's")
     nx: int = Field(25, ge=3)
     ny: int = Field(25, ge=3)
     margin: float = Field(0.15, ge=0, description="principal: room around the trajectories, a share of their extent")
@@ -93,7 +96,7 @@ class SurfaceSettings(_Section):
     @property
     def title(self) -> str:
         """The plane's name in a results file."""
-        return self.plane if self.plane == "principal" else f"random-{self.seed}"
+        return safe_name(self.label or (self.plane if self.plane == "principal" else f"random-{self.seed}"))
 
 
 class HessianSettings(_Section):
@@ -196,7 +199,6 @@ def _valid(place: list[str]) -> list[str]:
             model = StrategySettings if part == "strategies" else model.model_fields[part].annotation
     head = ".".join(place[:-1])
     return [f"{head}.{name}" if head else name for name in model.model_fields]
-
 
 
 def section(kind: type[_Section], values: dict[str, Any]) -> Any:

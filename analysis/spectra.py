@@ -12,7 +12,7 @@ from torch import Tensor
 from analysis.lanczos import Tridiagonal, lanczos
 from analysis.operators import SymmetricOperator, hessians
 from analysis.planes import run_of
-from analysis.results import AVERAGE, Array, EigenvalueHistory, Eigenpairs
+from analysis.results import AVERAGE, Array, Eigenpairs, EigenvalueHistory
 from landscape.errors import LandscapeError
 from landscape.problem import Problem
 from landscape.randomness import generator
@@ -23,7 +23,9 @@ END_ORDER: dict[str, Callable[[Array], Array]] = {
     "smallest": lambda values: np.argsort(values, kind="stable"),
     "magnitude": lambda values: np.argsort(-np.abs(values), kind="stable"),
 }
-"""Ends of the spectrum, each with the order in which its values are reported; the sign counts except for `magnitude`."""
+"""Ends of the spectrum, each with the order in which its values are reported; the sign counts except for
+`magnitude`.
+"""
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,9 @@ class Accuracy:
 
     def __post_init__(self) -> None:
         if not self.tolerance > 0 or self.products < 1:
-            raise LandscapeError(f"expected a tolerance above 0 and 1 or more products, got {self.tolerance} and {self.products}")
+            raise LandscapeError(
+                f"expected a tolerance above 0 and 1 or more products, got {self.tolerance} and {self.products}"
+            )
 
 
 def top_eigenpairs(
@@ -49,8 +53,8 @@ def top_eigenpairs(
     """The `count` eigenpairs at one end of the spectrum, by Lanczos.
 
     Stops when the estimated residuals |beta_m s_mk| of all pairs are below tolerance times the largest |value| found;
-    then computes the true ones, ||H v - value v|| with ||v|| = 1, by a fresh product each, and calls a pair converged when
-    its true residual meets the tolerance. |value - nearest eigenvalue| <= residual. `start` warms the run.
+    then computes the true ones, ||H v - value v|| with ||v|| = 1, by a fresh product each, and calls a pair converged
+    when its true residual meets the tolerance. |value - nearest eigenvalue| <= residual. `start` warms the run.
 
     Cost: the Lanczos products, at most `accuracy.products`, and `count` more.
     """
@@ -101,7 +105,8 @@ def along(
     accuracy: Accuracy = Accuracy(),
     progress: Callable[[int], None] = lambda products: None,
 ) -> EigenvalueHistory:
-    """Largest eigenvalues of every task's Hessian and of the average on the shared parameters, at some snapshots of a run.
+    """Largest eigenvalues of every task's Hessian and of the average on the shared parameters, at some snapshots of a
+    run.
 
     Each Lanczos run starts from the sum of the vectors found at the snapshot before, which saves products where the
     leading directions turn slowly; residuals are from fresh products all the same. `progress` is told the products of
@@ -120,7 +125,11 @@ def along(
         operators = hessians(problem, trajectory.theta[row], trajectory.buffers[row])
         for number, name in enumerate(names):
             pairs = top_eigenpairs(operators[name], size, accuracy=accuracy, start=warm.get(name))
-            values[place, number], residuals[place, number], converged[place, number] = pairs.values, pairs.residuals, pairs.converged
+            values[place, number], residuals[place, number], converged[place, number] = (
+                pairs.values,
+                pairs.residuals,
+                pairs.converged,
+            )
             warm[name] = torch.from_numpy(pairs.vectors.sum(0))
             products += pairs.products
             progress(pairs.products)

@@ -24,7 +24,9 @@ def estimate(values: Array) -> Estimate:
 
 
 def at_level(run: Exploration, measure: str, budget: str, level: float) -> float:
-    """A run's measure where its budget reaches `level`, linear between snapshots; NaN beyond its end or for an unknown budget."""
+    """A run's measure where its budget reaches `level`, linear between snapshots; NaN beyond its end or for an
+    unknown budget.
+    """
     place = run.budget(budget)
     if not np.isfinite(place).all() or not place[0] <= level <= place[-1]:
         return float("nan")

@@ -32,17 +32,26 @@ class Study:
         self._results = Results(folder / "results.h5", progress)
         problem = jobs.problem_of(settings.named_problem)
         if not problem.layout.count():
-            raise LandscapeError("the problem has no shared parameters: expected some that several tasks' gradients reach")
+            raise LandscapeError(
+                "the problem has no shared parameters: expected some that several tasks' gradients reach"
+            )
         for strategy in settings.strategies:
             strategy.strategy(settings.training.optimiser, 1.0).states(len(problem.tasks))
         self._data = problem.data_hash
 
     def run(self) -> None:
-        """All stages: rate search, training, surface, eigenvalues (of the first seed's runs) and exploration."""
+        """All stages: rate search, training, surfaces, eigenvalues and exploration.
+
+        One surface lies in the principal plane of all runs. Runs of one seed share their start, which most of that
+        plane's extent separates from the other seeds', so a second one lies in the plane of the first seed's runs;
+        eigenvalues are those of the first seed's runs as well.
+        """
         settings = self._settings
         runs = self.train(self.rates())
         first = [run for run in runs if run.provenance.seed == settings.seeds[0]]
         self._bench(runs).surface(settings.surface)
+        if len(first) < len(runs):
+            self._bench(first).surface(settings.surface.model_copy(update={"label": f"seed-{settings.seeds[0]}"}))
         self._bench(first).eigenvalues(settings.hessian)
         self._bench(runs).explore(settings.strategies[0].title)
 
@@ -51,7 +60,10 @@ class Study:
 
     def rates(self) -> list[float]:
         """The learning rate of every strategy: given, searched before, or searched now."""
-        known = {s.title: self._results.known(f"search/{s.title}", self._made(s), RateSearch) for s in self._settings.strategies}
+        known = {
+            s.title: self._results.known(f"search/{s.title}", self._made(s), RateSearch)
+            for s in self._settings.strategies
+        }
         todo = [n for n, s in enumerate(self._settings.strategies) if not s.rate and known[s.title] is None]
         if todo:
             known |= {record.label: record for record in self._search(todo)}
@@ -62,7 +74,9 @@ class Study:
         chosen = self._settings.search
         grid = [(self._settings, number, rate) for number in numbers for rate in chosen.rates]
         with self._results.stage("search of learning rates", len(grid) * chosen.steps) as note:
-            losses = np.array(run_all(jobs.search_rate, grid, self._workers, self._progress.tell)).reshape(len(numbers), -1)
+            losses = np.array(run_all(jobs.search_rate, grid, self._workers, self._progress.tell)).reshape(
+                len(numbers), -1
+            )
             strategies = [self._settings.strategies[number] for number in numbers]
             records = [self._least(strategy, row) for strategy, row in zip(strategies, losses, strict=True)]
             pairs = zip(strategies, records, strict=True)
@@ -73,20 +87,29 @@ class Study:
     def _least(self, strategy: StrategySettings, losses: np.ndarray[tuple[int], np.dtype[np.float64]]) -> RateSearch:
         chosen = self._settings.search
         if not np.isfinite(losses).any():
-            raise LandscapeError(f"{strategy.title} diverged at every learning rate: expected one of {chosen.rates} to train; give smaller ones")
+            raise LandscapeError(
+                f"{strategy.title} diverged at every learning rate: expected one of {chosen.rates} to "
+                "train; give smaller ones"
+            )
         best = chosen.rates[int(np.argmin(losses))]
-        return RateSearch(strategy.title, np.array(chosen.rates), losses, best, chosen.steps, chosen.seed)
+        return RateSearch(
+            label=strategy.title,
+            rates=np.array(chosen.rates),
+            losses=losses,
+            chosen=best,
+            steps=chosen.steps,
+            seed=chosen.seed,
+        )
 
     def train(self, rates: Sequence[float]) -> list[Trajectory]:
         """Every strategy with every seed, each into its file; finished runs are left alone."""
         settings = self._settings
         grid = [
-            (settings, number, rate, seed, self._folder)
-            for number, rate in enumerate(rates)
-            for seed in settings.seeds
+            (settings, number, rate, seed, self._folder) for number, rate in enumerate(rates) for seed in settings.seeds
         ]
         with self._results.stage("training", len(grid) * settings.training.steps) as note:
-            here, there = [], []
+            here: list[tuple[Settings, int, float, int, Path]] = []
+            there: list[tuple[Settings, int, float, int, Path]] = []
             for arguments in grid:
                 path = jobs.run_path(self._folder, settings.strategies[arguments[1]].title, arguments[3])
                 (here if path.exists() and store.open(path).complete else there).append(arguments)

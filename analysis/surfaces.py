@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -16,7 +17,9 @@ from landscape.problem import Problem
 
 @dataclass(frozen=True)
 class Grid:
-    """Coordinates of a grid: `x` [nx] and `y` [ny], ascending, both with a zero, so that the plane's origin is a point."""
+    """Coordinates of a grid: `x` [nx] and `y` [ny], ascending, both with a zero, so that the plane's origin is a
+    point.
+    """
 
     x: tuple[float, ...]
     y: tuple[float, ...]
@@ -45,8 +48,10 @@ class Grid:
 
 def _axis(low: float, high: float, count: int) -> tuple[float, ...]:
     """`count` equal steps from low or below to high or above, one of them exactly zero."""
-    if count < 3 or not low < high:  # noqa: PLR2004
-        raise LandscapeError(f"expected 3 or more grid points and a range above zero, got {count} points from {low} to {high}")
+    if count < 3 or not low < high:
+        raise LandscapeError(
+            f"expected 3 or more grid points and a range above zero, got {count} points from {low} to {high}"
+        )
     symmetric = count % 2 == 1 and low == -high
     step = (high - low) / (count - 1 if symmetric else count - 2)
     zero = (count - 1) // 2 if symmetric else int(np.ceil(-low / step))
@@ -65,10 +70,10 @@ def measure(problem: Problem, plane: Plane, grid: Grid, before: Surface | None =
 def measuring(problem: Problem, plane: Plane, grid: Grid, before: Surface | None = None) -> Iterator[Surface]:
     """Measures a surface row by row and yields it after each row, its mask saying what is done.
 
-    loss[t, j, i] = (1 / N) sum_n L_t(example n; origin + x_i basis[0] + y_j basis[1]) over the whole evaluation set, per-
-    example losses in the model's precision, their sum and their standard error (standard deviation with N - 1, divided
-    by sqrt N; NaN for one example) in float64. All tasks come from one forward pass. A loss that is not finite stays so.
-    Buffers are the plane's, everywhere (frozen statistics).
+    loss[t, j, i] = (1 / N) sum_n L_t(example n; origin + x_i basis[0] + y_j basis[1]) over the whole evaluation set,
+    per- example losses in the model's precision, their sum and their standard error (standard deviation with N - 1,
+    divided by sqrt N; NaN for one example) in float64. All tasks come from one forward pass. A loss that is not
+    finite stays so. Buffers are the plane's, everywhere (frozen statistics).
 
     Cost: one forward pass of the evaluation set a point. `before`, an unfinished surface of the same plane and grid, is
     gone on with. The module, its mode, gradient flags and the global generators stay as they were.
@@ -98,7 +103,8 @@ class _Points:
     def __init__(self, problem: Problem, plane: Plane) -> None:
         self._problem = problem
         self._origin, self._first, self._second, self._buffers = (
-            torch.tensor(v, dtype=torch.float64, device=problem.device) for v in (plane.origin, *plane.basis, plane.buffers)
+            torch.tensor(v, dtype=torch.float64, device=problem.device)
+            for v in (plane.origin, *plane.basis, plane.buffers)
         )
 
     def losses(self, x: float, y: float) -> torch.Tensor:
@@ -116,7 +122,7 @@ def standard_error(values: torch.Tensor) -> torch.Tensor:
     count = values.shape[-1]
     if count == 1:
         return torch.full(values.shape[:-1], torch.nan, dtype=values.dtype, device=values.device)
-    return values.std(-1) / count**0.5
+    return torch.std(values, -1) / math.sqrt(count)
 
 
 def _surface(problem: Problem, plane: Plane, grid: Grid, arrays: tuple[Array, Array, Array]) -> Surface:
@@ -143,4 +149,6 @@ def _require_same(before: Surface, problem: Problem, plane: Plane, grid: Grid) -
         and np.array_equal(before.y, grid.y)
     )
     if not same:
-        raise LandscapeError("the surface to go on with has another plane, grid or data: expected the same ones; measure anew")
+        raise LandscapeError(
+            "the surface to go on with has another plane, grid or data: expected the same ones; measure anew"
+        )

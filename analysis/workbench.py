@@ -55,7 +55,9 @@ class Results:
         entry = archive.find(self.path, group)
         if entry is None:
             return None
-        same = dict(entry.provenance.inputs) == dict(made.inputs) and dict(entry.provenance.settings) == dict(made.settings)
+        same = dict(entry.provenance.inputs) == dict(made.inputs) and dict(entry.provenance.settings) == dict(
+            made.settings
+        )
         return entry.record if same and isinstance(entry.record, kind) else None
 
     def save(self, entries: Mapping[str, Entry]) -> None:
@@ -72,7 +74,9 @@ class Workbench:
         LandscapeError: trajectories of another model or of other evaluation data than the problem's.
     """
 
-    def __init__(self, name: ProblemName, runs: Sequence[Trajectory], results: Path, progress: Progress, workers: int = 1) -> None:
+    def __init__(
+        self, name: ProblemName, runs: Sequence[Trajectory], results: Path, progress: Progress, workers: int = 1
+    ) -> None:
         self._name, self._runs, self._progress, self._workers = name, runs, progress, workers
         self._results = Results(results, progress)
         self._problem: Problem = jobs.problem_of(name)
@@ -81,9 +85,11 @@ class Workbench:
         for run in runs:
             _require_same(self._problem, run)
         names = [run.name for run in runs]
-        for run in names:
-            if names.count(run) > 1:
-                raise LandscapeError(f"two trajectories are called {run}: expected another label or seed for each")
+        for name_of_run in names:
+            if names.count(name_of_run) > 1:
+                raise LandscapeError(
+                    f"two trajectories are called {name_of_run}: expected another label or seed for each"
+                )
         self._hashes = {run.name: trajectory_hash(run) for run in runs}
 
     def surface(self, chosen: SurfaceSettings) -> Surface:
@@ -94,20 +100,31 @@ class Workbench:
         known = self._results.known(group, made, Surface)
         if known is not None and known.done.all():
             return known
-        nx, ny = chosen.nx, chosen.ny
-        principal = chosen.plane == "principal"
-        grid = surfaces.Grid.around(shadows, nx, ny, chosen.margin) if principal else surfaces.Grid.square(nx, ny, chosen.reach)
-        with self._results.stage("surface", nx * ny) as note:
-            saved, surface = time.monotonic(), known
-            done = 0
-            for surface in surfaces.measuring(self._problem, plane, grid, known):
-                self._progress.tell(int(surface.done.sum()) - done)
+        with self._results.stage("surface", chosen.nx * chosen.ny) as note:
+            found = self._measured(group, made, (plane, _grid(chosen, shadows)), known)
+            examples, tasks = len(self._problem.evaluation), ", ".join(self._problem.names)
+            note(f"{chosen.title}: {chosen.nx} x {chosen.ny} points, {examples} examples, tasks {tasks}")
+        return found
+
+    def _measured(
+        self, group: str, made: Provenance, where: tuple[Plane, surfaces.Grid], before: Surface | None
+    ) -> Surface:
+        """Measures a surface, saving it now and then, when it is done, and when something stops it."""
+        surface, saved, told = before, time.monotonic(), 0
+        try:
+            for surface in surfaces.measuring(self._problem, *where, before):
                 done = int(surface.done.sum())
-                if time.monotonic() - saved > SAVE_EVERY or surface.done.all():
-                    self._results.save({group: Entry(surface, made, (checks.plain_loop(self._problem, surface),) if surface.done.all() else ())})
+                self._progress.tell(done - told)
+                told = done
+                if time.monotonic() - saved > SAVE_EVERY:
+                    self._results.save({group: Entry(surface, made)})
                     saved = time.monotonic()
-            note(f"{nx} x {ny} points, {len(self._problem.evaluation)} examples, tasks {', '.join(self._problem.names)}")
+        except KeyboardInterrupt:
+            if surface is not None:
+                self._results.save({group: Entry(surface, made)})
+            raise
         assert surface is not None
+        self._results.save({group: Entry(surface, made, (checks.plain_loop(self._problem, surface),))})
         return surface
 
     def _plane(self, chosen: SurfaceSettings) -> tuple[Plane, list[Shadow]]:
@@ -124,7 +141,9 @@ class Workbench:
             for run in self._runs:
                 found.append(planes.shadow(run, plane))
                 self._progress.tell(1)
-            entries = {f"shadow/{title}/{run.name}": Entry(shadow, made) for run, shadow in zip(self._runs, found, strict=True)}
+            entries = {
+                f"shadow/{title}/{run.name}": Entry(shadow, made) for run, shadow in zip(self._runs, found, strict=True)
+            }
             self._results.save({f"plane/{title}": Entry(plane, made, (checks.point_and_shadow(plane),)), **entries})
             note(f"{100 * plane.explained.sum():.0f} % of the variance" if principal else plane.recipe)
         return plane, found
@@ -132,10 +151,15 @@ class Workbench:
     def eigenvalues(self, chosen: HessianSettings) -> list[EigenvalueHistory]:
         """Top eigenvalues of every task and of the average along every run."""
         made = {
-            run.name: self._made({run.name: self._hashes[run.name], "data": self._problem.data_hash}, chosen.model_dump())
+            run.name: self._made(
+                {run.name: self._hashes[run.name], "data": self._problem.data_hash}, chosen.model_dump()
+            )
             for run in self._runs
         }
-        known = {run.name: self._results.known(f"eigenvalues/{run.name}", made[run.name], EigenvalueHistory) for run in self._runs}
+        known = {
+            run.name: self._results.known(f"eigenvalues/{run.name}", made[run.name], EigenvalueHistory)
+            for run in self._runs
+        }
         todo = [run for run in self._runs if known[run.name] is None]
         if todo:
             amount = sum(len(jobs.chosen_rows(run, chosen)) for run in todo) * (len(self._problem.tasks) + 1)
@@ -144,7 +168,10 @@ class Workbench:
                 found = run_all(jobs.eigenvalues, arguments, self._workers, self._progress.tell)
                 checked = self._operator_checks(todo[0])
                 self._results.save(
-                    {f"eigenvalues/{h.run.name}": Entry(h, made[h.run.name], checked if h is found[0] else ()) for h in found}
+                    {
+                        f"eigenvalues/{h.run.name}": Entry(h, made[h.run.name], checked if h is found[0] else ())
+                        for h in found
+                    }
                 )
                 note(f"{sum(history.products for history in found)} products")
             known |= {history.run.name: history for history in found}
@@ -157,13 +184,19 @@ class Workbench:
     def explore(self, baseline: str) -> tuple[list[Exploration], tuple[Comparison, ...]]:
         """Exploration of every run, distances between their ends, and every strategy against the baseline."""
         made = self._made(self._hashes, {"baseline": baseline})
-        if self._results.known("distances/last", made, DistanceMatrix) is not None:
-            entries = archive.load_all(self._results.path)
-            explored = [entries[f"exploration/{run.name}"].record for run in self._runs]
-            compared = [e.record for e in entries.values() if isinstance(e.record, Comparison) and e.provenance.inputs == made.inputs]
-            return explored, tuple(compared)  # type: ignore[return-value]
+        known = self._results.known("distances/last", made, DistanceMatrix)
+        if known is not None:
+            records = [
+                entry.record
+                for entry in archive.load_all(self._results.path).values()
+                if entry.provenance.inputs == made.inputs
+            ]
+            return [r for r in records if isinstance(r, Exploration)], tuple(
+                r for r in records if isinstance(r, Comparison)
+            )
         with self._results.stage("exploration", len(self._runs)) as note:
-            explored, entries = [], {}
+            explored: list[Exploration] = []
+            entries: dict[str, Entry] = {}
             for run in self._runs:
                 explored.append(distances.exploration(run))
                 entries[f"exploration/{run.name}"] = Entry(explored[-1], made)
@@ -172,7 +205,11 @@ class Workbench:
             compared = statistics.compare_all(explored, baseline)
             for c in compared:
                 entries[f"comparison/{c.strategy}/{c.measure}/{c.budget}"] = Entry(c, made)
-            checked = (checks.recorded_losses(self._problem, self._runs), checks.same_start(self._runs), checks.path_bounds(self._runs))
+            checked = (
+                checks.recorded_losses(self._problem, self._runs),
+                checks.same_start(self._runs),
+                checks.path_bounds(self._runs),
+            )
             entries["distances/last"] = Entry(distances.between_last(self._runs), made, checked)
             self._results.save(entries)
             note(f"{len(explored)} runs, {len(compared)} comparisons")
@@ -183,6 +220,12 @@ class Workbench:
         return Provenance(dict(inputs), {**problem, **settings}, versions(), 0.0, self._name.device, now())
 
 
+def _grid(chosen: SurfaceSettings, shadows: Sequence[Shadow]) -> surfaces.Grid:
+    if chosen.plane == "principal":
+        return surfaces.Grid.around(shadows, chosen.nx, chosen.ny, chosen.margin)
+    return surfaces.Grid.square(chosen.nx, chosen.ny, chosen.reach)
+
+
 def _require_same(problem: Problem, run: Trajectory) -> None:
     problem.layout.require(run.layout, str(run.path))
     for what, mine, theirs in (
@@ -191,7 +234,8 @@ def _require_same(problem: Problem, run: Trajectory) -> None:
     ):
         if mine != theirs:
             raise LandscapeError(
-                f"{run.path} was recorded with other {what}: expected the hash {mine} of the problem given, got {theirs}; "
+                f"{run.path} was recorded with other {what}: expected the hash {mine} of the problem "
+                f"given, got {theirs}; "
                 "use the problem that it was recorded with"
             )
 

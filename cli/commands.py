@@ -20,6 +20,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+FORMATS = ["png", "html"]
+
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 Json = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout.")]
@@ -27,8 +29,16 @@ Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of torch in this process; more pay for large models.")]
 Jobs = Annotated[int, typer.Option(min=0, help="Processes side by side; 0: one a core.")]
 Runs = Annotated[list[Path], typer.Argument(help="Trajectory files.", metavar="RUN...")]
-Own = Annotated[str, typer.Option("--problem", help="Your own problem, FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION; built-in ones are known from the runs.")]
-Set = Annotated[list[str], typer.Option("--set", help="A setting of the problem, KEY=VALUE; may be repeated.", metavar="KEY=VALUE")]
+Own = Annotated[
+    str,
+    typer.Option(
+        "--problem",
+        help="Your own problem, FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION; built-in ones are known from the runs.",
+    ),
+]
+Set = Annotated[
+    list[str], typer.Option("--set", help="A setting of the problem, KEY=VALUE; may be repeated.", metavar="KEY=VALUE")
+]
 
 
 @app.command(
@@ -36,7 +46,12 @@ Set = Annotated[list[str], typer.Option("--set", help="A setting of the problem,
     "[bold]landscape study my.toml --out mine --jobs 4[/bold]",
 )
 def study(
-    settings: Annotated[Path | None, typer.Argument(help="Settings (TOML); default: those in the folder, else built-in ones.", metavar="[STUDY.toml]")] = None,
+    settings: Annotated[
+        Path | None,
+        typer.Argument(
+            help="Settings (TOML); default: those in the folder, else built-in ones.", metavar="[STUDY.toml]"
+        ),
+    ] = None,
     out: Out = Path("study"),
     problem: Annotated[str, typer.Option(help="digits, quadratic, toy, or your own as FILE.py:FUNCTION.")] = "",
     setting: Set = [],  # noqa: B006
@@ -45,7 +60,9 @@ def study(
     steps: Annotated[int | None, typer.Option(min=1, help="Training steps of every run.")] = None,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "",
     jobs: Jobs = 0,
-    plan: Annotated[bool, typer.Option("--plan", help="Say what would be done and how long it would take, then stop.")] = False,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="Say what would be done and how long it would take, then stop.")
+    ] = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -76,7 +93,11 @@ def study(
     total = sum(stage.seconds for stage in stages)
     for stage in stages:
         say(f"  {stage.name}: {stage.amount} {stage.unit}, about {duration(stage.seconds)}", quiet)
-    say(f"about {duration(total)} in {workers} process{'es' if workers > 1 else ''}; what {out} holds already is not done again", quiet)
+    say(
+        f"about {duration(total)} in {workers} process{'es' if workers > 1 else ''}; what {out} holds "
+        "already is not done again",
+        quiet,
+    )
     if plan:
         if as_json:
             emit([vars(stage) for stage in stages])
@@ -95,9 +116,13 @@ def study(
         typer.echo(page)
 
 
-@app.command(epilog="Example: [bold]landscape train digits --strategy independent --rate 1e-3 --seed 0 --out run.h5[/bold]")
+@app.command(
+    epilog="Example: [bold]landscape train digits --strategy independent --rate 1e-3 --seed 0 --out run.h5[/bold]"
+)
 def train(
-    problem: Annotated[str, typer.Argument(help="digits, quadratic, toy, or your own as FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION.")],
+    problem: Annotated[
+        str, typer.Argument(help="digits, quadratic, toy, or your own as FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION.")
+    ],
     out: Out = Path("run.h5"),
     strategy: Annotated[str, typer.Option(help="averaged, alternating, adatask, independent or grouped.")] = "averaged",
     setting: Set = [],  # noqa: B006
@@ -109,7 +134,9 @@ def train(
     seed: Annotated[int, typer.Option(min=0, help="Start, batches, orders and dropout follow from it.")] = 0,
     reduction: Annotated[str, typer.Option(help="averaged, grouped: sum, mean, or weights as 1,0.5,2.")] = "",
     order: Annotated[str, typer.Option(help="Order of the sub-steps: fixed, shuffled or reversed.")] = "",
-    batches: Annotated[str, typer.Option(help="The same batch for all sub-steps of a step, or the next one for each: same, next.")] = "",
+    batches: Annotated[
+        str, typer.Option(help="The same batch for all sub-steps of a step, or the next one for each: same, next.")
+    ] = "",
     groups: Annotated[int, typer.Option(min=0, help="grouped: how many groups.")] = 0,
     size: Annotated[int, typer.Option(min=0, help="grouped: how many tasks a group.")] = 0,
     states: Annotated[str, typer.Option(help="grouped: one optimiser state a group or one for all: own, shared.")] = "",
@@ -130,7 +157,15 @@ def train(
 
     torch.set_num_threads(threads)
     weights: Any = [float(w) for w in reduction.split(",")] if "," in reduction else reduction
-    words = {"reduction": weights, "order": order, "batches": batches, "states": states, "groups": groups, "size": size, "redraw": redraw}
+    words = {
+        "reduction": weights,
+        "order": order,
+        "batches": batches,
+        "states": states,
+        "groups": groups,
+        "size": size,
+        "redraw": redraw,
+    }
     chosen = named(strategy, Optimiser(optimiser, lr=rate), {key: value for key, value in words.items() if value})
     made = problem_of(ProblemName(name=problem, settings=_settings(setting), device=device))
     shown, last = Stages(quiet), 0
@@ -145,10 +180,15 @@ def train(
         trajectory = record(made, chosen, Plan(steps, batch_size, Every(every)), out, seed, label, progress)
     finally:
         shown.close()
-    scores = {**dict(zip(made.names, trajectory.losses[-1], strict=True)), **dict(zip(made.metric_names, trajectory.metrics[-1], strict=True))}
+    scores = {
+        **dict(zip(made.names, trajectory.losses[-1], strict=True)),
+        **dict(zip(made.metric_names, trajectory.metrics[-1], strict=True)),
+    }
     shown.end(", ".join(f"{name} {value:.4g}" for name, value in scores.items()))
     if as_json:
-        emit({"trajectory": out, "snapshots": len(trajectory), "steps": int(trajectory.steps[-1]), "evaluation": scores})
+        emit(
+            {"trajectory": out, "snapshots": len(trajectory), "steps": int(trajectory.steps[-1]), "evaluation": scores}
+        )
     else:
         typer.echo(out)
 
@@ -159,7 +199,9 @@ def surface(
     out: Out = Path("results.h5"),
     problem: Own = "",
     setting: Set = [],  # noqa: B006
-    plane: Annotated[str, typer.Option(help="principal (of all runs) or random (filter-normalised, through the first run's end).")] = "principal",
+    plane: Annotated[
+        str, typer.Option(help="principal (of all runs) or random (filter-normalised, through the first run's end).")
+    ] = "principal",
     nx: Annotated[int, typer.Option(min=3, help="Grid points along x.")] = 25,
     ny: Annotated[int, typer.Option(min=3, help="Grid points along y.")] = 25,
     margin: Annotated[float, typer.Option(min=0, help="principal: room around the trajectories.")] = 0.15,
@@ -177,18 +219,30 @@ def surface(
     with _bench(runs, out, problem, setting, device, threads, 1, quiet) as bench:
         found = bench.surface(chosen)
     if as_json:
-        emit({"results": out, "group": f"surface/{chosen.title}", "tasks": found.tasks, "least": found.loss.min((1, 2)), "largest": found.loss.max((1, 2))})
+        emit(
+            {
+                "results": out,
+                "group": f"surface/{chosen.title}",
+                "tasks": found.tasks,
+                "least": found.loss.min((1, 2)),
+                "largest": found.loss.max((1, 2)),
+            }
+        )
     else:
         typer.echo(out)
 
 
-@app.command(epilog="Example: [bold]landscape hessian study/runs/independent-0.h5 --at last --top 5 --out results.h5[/bold]")
+@app.command(
+    epilog="Example: [bold]landscape hessian study/runs/independent-0.h5 --at last --top 5 --out results.h5[/bold]"
+)
 def hessian(
     runs: Runs,
     out: Out = Path("results.h5"),
     problem: Own = "",
     setting: Set = [],  # noqa: B006
-    at: Annotated[str, typer.Option(help="Snapshots: a number of them evenly spread as n=5, all, last, or steps as 0,100,600.")] = "n=5",
+    at: Annotated[
+        str, typer.Option(help="Snapshots: a number of them evenly spread as n=5, all, last, or steps as 0,100,600.")
+    ] = "n=5",
     top: Annotated[int, typer.Option(min=1, help="Largest eigenvalues of each operator.")] = 3,
     tolerance: Annotated[float, typer.Option(help="Residual relative to the largest eigenvalue.")] = 1e-2,
     products: Annotated[int, typer.Option(min=1, help="At most so many Lanczos products an operator.")] = 60,
@@ -206,11 +260,29 @@ def hessian(
     with _bench(runs, out, problem, setting, device, threads, _workers(jobs, device), quiet) as bench:
         found = bench.eigenvalues(chosen)
     if as_json:
-        emit([{"run": h.run.name, "operators": h.tasks, "steps": h.steps, "values": h.values, "residuals": h.residuals, "converged": h.converged} for h in found])
+        emit(
+            [
+                {
+                    "run": h.run.name,
+                    "operators": h.tasks,
+                    "steps": h.steps,
+                    "values": h.values,
+                    "residuals": h.residuals,
+                    "converged": h.converged,
+                }
+                for h in found
+            ]
+        )
         return
     for history in found:
         rows = [
-            [f"{history.steps[s]}", name, ", ".join(f"{v:.4g} ± {r:.1g}" for v, r in zip(history.values[s, o], history.residuals[s, o], strict=True))]
+            [
+                f"{history.steps[s]}",
+                name,
+                ", ".join(
+                    f"{v:.4g} ± {r:.1g}" for v, r in zip(history.values[s, o], history.residuals[s, o], strict=True)
+                ),
+            ]
             for s in range(len(history.steps))
             for o, name in enumerate(history.tasks)
         ]
@@ -236,13 +308,39 @@ def explore(
         require_label(baseline, bench.labels)
         explored, compared = bench.explore(baseline)
     if as_json:
-        emit({"runs": [{"run": e.run.name, **{k: v for k, v in vars(e).items() if k != "run"}} for e in explored], "comparisons": [vars(c) for c in compared]})
+        emit(
+            {
+                "runs": [{"run": e.run.name, **{k: v for k, v in vars(e).items() if k != "run"}} for e in explored],
+                "comparisons": [vars(c) for c in compared],
+            }
+        )
         return
-    rows = [[e.run.name, f"{e.net[-1]:.4g}", f"{e.path_steps[-1]:.4g}", f"{e.path_updates[-1]:.4g}", f"{e.ratio[-1]:.3g}", f"{e.updates[-1]}"] for e in explored]
-    show("Exploration of the shared parameters", ["run", "net distance", "path (steps)", "path (updates)", "path / net", "updates"], rows)
-    rows = [[c.strategy, c.baseline, c.measure, c.budget, f"{c.difference:+.3g} ({c.low:+.3g} to {c.high:+.3g})", c.verdict] for c in compared]
+    rows = [
+        [
+            e.run.name,
+            f"{e.net[-1]:.4g}",
+            f"{e.path_steps[-1]:.4g}",
+            f"{e.path_updates[-1]:.4g}",
+            f"{e.ratio[-1]:.3g}",
+            f"{e.updates[-1]}",
+        ]
+        for e in explored
+    ]
+    show(
+        "Exploration of the shared parameters",
+        ["run", "net distance", "path (steps)", "path (updates)", "path / net", "updates"],
+        rows,
+    )
+    rows = [
+        [c.strategy, c.baseline, c.measure, c.budget, f"{c.difference:+.3g} ({c.low:+.3g} to {c.high:+.3g})", c.verdict]
+        for c in compared
+    ]
     if rows:
-        show("At equal budgets: difference (95 % interval)", ["strategy", "against", "measure", "budget", "difference", "verdict"], rows)
+        show(
+            "At equal budgets: difference (95 % interval)",
+            ["strategy", "against", "measure", "budget", "difference", "verdict"],
+            rows,
+        )
     typer.echo(out)
 
 
@@ -250,7 +348,7 @@ def explore(
 def figures(
     results: Annotated[Path, typer.Argument(help="A results file, or a study's folder.")],
     out: Out = Path("figures"),
-    formats: Annotated[list[str], typer.Option("--format", help="png, pdf, svg or html; may be repeated.")] = ["png", "html"],  # noqa: B006
+    formats: Annotated[list[str], typer.Option("--format", help="png, pdf, svg or html; may be repeated.")] = FORMATS,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
@@ -287,7 +385,9 @@ def info(
         show(title, ["", ""], [[name, str(value)] for name, value in facts])
 
 
-def _bench(runs: list[Path], out: Path, problem: str, setting: list[str], device: str, threads: int, workers: int, quiet: bool) -> Any:
+def _bench(
+    runs: list[Path], out: Path, problem: str, setting: list[str], device: str, threads: int, workers: int, quiet: bool
+) -> Any:
     from cli.study import bench
 
     return bench(runs, out, problem, _settings(setting), device, threads, workers, Stages(quiet))
@@ -327,7 +427,9 @@ def _draw(results: Path, folder: Path, formats: list[str], quiet: bool) -> list[
     shown = Stages(quiet)
     for suffix in formats:
         if f".{suffix}" not in drawing.files.SUFFIXES:
-            raise ValueError(f"unknown format {suffix!r}: expected {', '.join(known[1:] for known in drawing.files.SUFFIXES)}")
+            raise ValueError(
+                f"unknown format {suffix!r}: expected {', '.join(known[1:] for known in drawing.files.SUFFIXES)}"
+            )
     scenes = drawings(results)
     folder.mkdir(parents=True, exist_ok=True)
     shown.begin("figures", len(scenes) * len(formats))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 import time
 from collections.abc import Sequence
@@ -27,7 +28,14 @@ class Stages:
     def begin(self, stage: str, amount: int) -> None:
         self._name, self._since = stage, time.perf_counter()
         if not self._quiet and err.is_terminal:
-            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn())
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TextColumn("left"),
+                TimeRemainingColumn(),
+            )
             self._bar = Progress(*columns, console=err, transient=True)
             self._bar.add_task(stage, total=amount)
             self._bar.start()
@@ -39,7 +47,10 @@ class Stages:
     def end(self, note: str) -> None:
         self.close()
         if not self._quiet:
-            err.print(f"{self._name}: {duration(time.perf_counter() - self._since)}{', ' + note if note else ''}", markup=False)
+            err.print(
+                f"{self._name}: {duration(time.perf_counter() - self._since)}{', ' + note if note else ''}",
+                markup=False,
+            )
 
     def close(self) -> None:
         """Takes the bar away, also after an error."""
@@ -76,7 +87,7 @@ def _plain(value: Any) -> Any:
         return [_plain(item) for item in value]
     if hasattr(value, "tolist"):
         return _plain(value.tolist())
-    if isinstance(value, float) and (value != value or value in (float("inf"), float("-inf"))):
+    if isinstance(value, float) and not math.isfinite(value):
         return None
     return value if isinstance(value, str | int | float | bool) or value is None else str(value)
 

@@ -51,6 +51,12 @@ def _results(path: Path) -> Facts:
     facts: Facts = []
     for group, entry in archive.load_all(path).items():
         failed = [check.name for check in entry.checks if not check.passed]
-        checks = f", checks failed: {'; '.join(failed)}" if failed else f", {len(entry.checks)} checks passed" if entry.checks else ""
+        checks = (
+            f", checks failed: {'; '.join(failed)}"
+            if failed
+            else f", {len(entry.checks)} checks passed"
+            if entry.checks
+            else ""
+        )
         facts.append((group, f"{type(entry.record).__name__}, {duration(entry.provenance.seconds)}{checks}"))
     return facts

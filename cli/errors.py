@@ -10,9 +10,15 @@ def sentence(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         text = "interrupted: what was finished is kept; give the same command again to go on"
     elif isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
-        text = f"no room left on the disk ({error.filename or 'output'}): what was finished is kept; free some space and give the same command again"
+        text = (
+            f"no room left on the disk ({error.filename or 'output'}): what was finished is kept; free some "
+            "space and give the same command again"
+        )
     elif isinstance(error, OSError):
-        text = f"cannot use {error.filename or 'a file'} ({error.strerror or error}): expected a path that can be read and written"
+        text = (
+            f"cannot use {error.filename or 'a file'} ({error.strerror or error}): expected a path that can be "
+            "read and written"
+        )
     elif hasattr(error, "format_message"):
         text = f"{error.format_message()} See landscape --help."
     elif isinstance(error, ValueError):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -10,6 +10,7 @@ import figures
 from analysis import archive
 from analysis.archive import Entry
 from analysis.results import (
+    BUDGETS,
     Comparison,
     DistanceMatrix,
     EigenvalueHistory,
@@ -25,25 +26,25 @@ from figures.marks import Scene
 from figures.report import Contents
 
 Kind = TypeVar("Kind", bound=Record)
+MEASURES = ("net", "path_steps", "path_updates", "ratio")
 
 
 def contents(results: Path) -> Contents:
     """Everything in a results file, and the settings that stand beside it, for a report.
 
-    Of several surfaces the one on the principal plane is taken.
+    Runs stand in the order in which they were analysed; the plane of fewer runs comes first.
     """
-    entries = archive.load_all(results)
+    entries = _in_order(archive.load_all(results))
     if not entries:
         raise archive.ArchiveError(f"{results} holds no results yet: expected at least one; run an analysis first")
-    surface = _surface(entries)
+    surfaces = _surfaces(entries)
     beside = results.with_name("study.toml")
     return Contents(
         title=f"Landscape study of {_problem(entries)}",
         settings=beside.read_text(encoding="utf-8") if beside.exists() else "",
         searches=_all(entries, RateSearch),
         trainings=_all(entries, Training),
-        surface=None if surface is None else surface[1],
-        shadows=() if surface is None else _shadows(entries, surface[0]),
+        surfaces=tuple((surface, _shadows(entries, group)) for group, surface in surfaces),
         eigenvalues=_all(entries, EigenvalueHistory),
         explorations=_all(entries, Exploration),
         distances=_all(entries, DistanceMatrix),
@@ -56,7 +57,7 @@ def contents(results: Path) -> Contents:
 
 def drawings(results: Path) -> dict[str, Scene]:
     """Every figure that a results file allows, by file name."""
-    entries = archive.load_all(results)
+    entries = _in_order(archive.load_all(results))
     found = contents(results)
     first = figures.report.order(found)
     scenes: dict[str, Scene] = {}
@@ -68,8 +69,10 @@ def drawings(results: Path) -> dict[str, Scene]:
             scenes[f"{name}-3d"] = figures.scenes.surface_relief(entry.record, shadows, first)
     if found.eigenvalues:
         scenes["eigenvalues"] = figures.scenes.eigenvalues(found.eigenvalues, order=first)
-    for measure in ("net", "path_steps", "path_updates", "ratio") if found.explorations else ():
-        scenes[f"exploration-{measure.replace('_', '-')}"] = figures.scenes.exploration(found.explorations, measure, first)
+    for measure in MEASURES if found.explorations else ():
+        scenes[f"exploration-{measure.replace('_', '-')}"] = figures.scenes.exploration(
+            found.explorations, measure, first
+        )
     for number, matrix in enumerate(found.distances):
         scenes["distances" if not number else f"distances-{number + 1}"] = figures.scenes.distance_matrix(matrix)
     if found.trainings:
@@ -85,9 +88,33 @@ def _all(entries: Mapping[str, Entry], kind: type[Kind]) -> tuple[Kind, ...]:
     return tuple(entry.record for entry in entries.values() if isinstance(entry.record, kind))
 
 
-def _surface(entries: Mapping[str, Entry]) -> tuple[str, Surface] | None:
+def _in_order(entries: Mapping[str, Entry]) -> dict[str, Entry]:
+    """Entries by group, those of a run or of a strategy in the order in which the runs were analysed."""
+    names = [name for matrix in _all(entries, DistanceMatrix) for name in matrix.labels]
+    labels = list(dict.fromkeys(name.rsplit("-", 1)[0] for name in names))
+
+    def place(item: tuple[str, Entry]) -> tuple[str, int, tuple[int, int, int]]:
+        group, entry = item
+        head, tail = group.split("/")[0], group.split("/")[-1]
+        record = entry.record
+        if isinstance(record, Comparison):
+            return (
+                head,
+                0,
+                (_index(labels, record.strategy), _index(MEASURES, record.measure), _index(BUDGETS, record.budget)),
+            )
+        return head, _index(names, tail), (_index(labels, tail), 0, 0)
+
+    return dict(sorted(entries.items(), key=place))
+
+
+def _index(items: Sequence[str], item: str) -> int:
+    return items.index(item) if item in items else len(items)
+
+
+def _surfaces(entries: Mapping[str, Entry]) -> list[tuple[str, Surface]]:
     found = [(group, entry.record) for group, entry in entries.items() if isinstance(entry.record, Surface)]
-    return min(found, key=lambda item: (item[0] != "surface/principal", item[0])) if found else None
+    return sorted(found, key=lambda item: (len(_shadows(entries, item[0])), item[0]))
 
 
 def _shadows(entries: Mapping[str, Entry], surface: str) -> tuple[Shadow, ...]:
@@ -102,14 +129,17 @@ def _problem(entries: Mapping[str, Entry]) -> str:
 
 def _provenance(entries: Mapping[str, Entry]) -> tuple[tuple[str, str], ...]:
     latest = max((entry.provenance for entry in entries.values()), key=lambda made: made.created)
-    runs = {record.run.name: record.run for record in (*_all(entries, Training), *_all(entries, Exploration))}
+    runs = {record.run.name: record.run for record in _all(entries, Training)}
     strategies = {run.label: run.strategy for run in runs.values()}
-    surface = _surface(entries)
-    rows = [("problem", _problem(entries)), ("problem settings", str(latest.settings.get("problem_settings") or "defaults"))]
+    surfaces = _surfaces(entries)
+    rows = [
+        ("problem", _problem(entries)),
+        ("problem settings", str(latest.settings.get("problem_settings") or "defaults")),
+    ]
     rows += [(f"strategy {label}", text) for label, text in strategies.items()]
-    if surface is not None:
-        rows += [("evaluation set", f"{surface[1].examples} examples, content hash {surface[1].data}")]
-        rows += [("normalisation statistics", surface[1].batch_norm), ("plane", surface[1].plane.recipe)]
+    for group, surface in surfaces:
+        rows += [(group, f"{surface.plane.recipe}; {surface.examples} examples, content hash {surface.data}")]
+        rows += [(f"{group}, normalisation statistics", surface.batch_norm)]
     rows += [("device", latest.device), ("last result", latest.created)]
     return (*rows, *((name, version) for name, version in latest.versions.items()))
 

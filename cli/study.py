@@ -32,7 +32,9 @@ def chosen_settings(
     steps: int | None,
     device: str,
 ) -> Settings:
-    """The settings named, or else those in the study's folder, or else the built-in ones; then what the command says."""
+    """The settings named, or else those in the study's folder, or else the built-in ones; then what the command
+    says.
+    """
     there = folder / "study.toml"
     read = reading.read(file) if file is not None else reading.read(there) if there.exists() else Settings()
     plain = read.model_dump()
@@ -54,7 +56,10 @@ def write_settings(chosen: Settings, folder: Path) -> None:
         fresh.write_text(reading.write(chosen), encoding="utf-8")
         os.replace(fresh, folder / "study.toml")
     except OSError as error:
-        raise LandscapeError(f"cannot write into {folder} ({error.strerror}): expected a folder that can be written; choose another with --out") from error
+        raise LandscapeError(
+            f"cannot write into {folder} ({error.strerror}): expected a folder that can be written; choose "
+            "another with --out"
+        ) from error
 
 
 class Bench:
@@ -104,7 +109,8 @@ def _problem_of(run: Trajectory, given: str, settings: dict[str, Any], device: s
         return ProblemName(name=given, settings=settings, device=device)
     if who.problem not in BUILT_IN:
         raise LandscapeError(
-            f"{run.path} was recorded with a problem of your own ({who.problem}): expected it as --problem FILE.py:FUNCTION, "
+            f"{run.path} was recorded with a problem of your own ({who.problem}): expected it as --problem "
+            "FILE.py:FUNCTION, "
             "since code that a file names is never run"
         )
     return ProblemName(name=who.problem, settings={**who.settings, **settings}, device=device)

@@ -39,8 +39,8 @@ CLAIMS = {
 class Contents:
     """What a report is made from; whatever is missing is left out of the page.
 
-    `summary` holds sentences of the study's own, `settings` the text of its settings file, `provenance` and `timings`
-    rows of a name and a value.
+    `surfaces` come with the shadows that lie on them; the first is also drawn in relief. `summary` holds sentences of
+    the study's own, `settings` the text of its settings file, `provenance` and `timings` rows of a name and a value.
     """
 
     title: str
@@ -48,8 +48,7 @@ class Contents:
     settings: str = ""
     searches: tuple[RateSearch, ...] = ()
     trainings: tuple[Training, ...] = ()
-    surface: Surface | None = None
-    shadows: tuple[Shadow, ...] = ()
+    surfaces: tuple[tuple[Surface, tuple[Shadow, ...]], ...] = ()
     eigenvalues: tuple[EigenvalueHistory, ...] = ()
     explorations: tuple[Exploration, ...] = ()
     distances: tuple[DistanceMatrix, ...] = ()
@@ -116,7 +115,7 @@ def _runs(contents: Contents) -> tuple[Run, ...]:
     records: Iterable[Training | Exploration | Shadow | EigenvalueHistory] = (
         *contents.trainings,
         *contents.explorations,
-        *contents.shadows,
+        *(shadow for _, shadows in contents.surfaces for shadow in shadows),
         *contents.eigenvalues,
     )
     return tuple({record.run.name: record.run for record in records}.values())
@@ -139,7 +138,7 @@ def compared(contents: Contents) -> str:
 
 
 def _tasks(contents: Contents) -> tuple[str, ...]:
-    for records in (contents.trainings, contents.shadows, (contents.surface,) if contents.surface else ()):
+    for records in (contents.trainings, [surface for surface, _ in contents.surfaces]):
         if records:
             return records[0].tasks
     return ()
@@ -174,7 +173,7 @@ def sections(contents: Contents) -> tuple[Section, ...]:
 def _sections(c: Contents) -> Iterator[Section]:
     first = order(c)
     yield Section("exploration", "Exploration", _exploration(c, first), _exploration_tables(c))
-    yield Section("surface", "Loss surface", _surface(c, first))
+    yield Section("surface", "Loss surfaces", _surfaces(c, first))
     curvature = tuple(scenes.eigenvalues(h, order=first) for h in (c.eigenvalues,) if h)
     yield Section("curvature", "Curvature", curvature, (tables.eigenvalues(c.eigenvalues),) if c.eigenvalues else ())
     learned = tuple(scenes.training(t, first) for t in (c.trainings,) if t)
@@ -200,7 +199,6 @@ def _exploration_tables(c: Contents) -> tuple[Table, ...]:
     return (tables.distances(c.explorations), tables.runs(c.explorations)) if c.explorations else ()
 
 
-def _surface(c: Contents, first: Sequence[str]) -> tuple[Scene, ...]:
-    if c.surface is None:
-        return ()
-    return scenes.surface(c.surface, c.shadows, first), scenes.surface_relief(c.surface, c.shadows, first)
+def _surfaces(c: Contents, first: Sequence[str]) -> tuple[Scene, ...]:
+    flat = [scenes.surface(surface, shadows, first) for surface, shadows in c.surfaces]
+    return (*flat, *(scenes.surface_relief(surface, shadows, first) for surface, shadows in c.surfaces[:1]))

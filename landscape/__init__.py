@@ -1,10 +1,10 @@
 """What is trained and recorded: problems, strategies, training, the trajectory file.
 
-    import landscape
+import landscape
 
-    problem = landscape.problems.load("digits")
-    landscape.record(problem, landscape.Independent(), landscape.Plan(steps=500), "run.h5", seed=0)
-    trajectory = landscape.open("run.h5")
+problem = landscape.problems.load("digits")
+landscape.record(problem, landscape.Independent(), landscape.Plan(steps=500), "run.h5", seed=0)
+trajectory = landscape.open("run.h5")
 """
 
 from landscape import problems, strategies
@@ -14,7 +14,7 @@ from landscape.optimisers import Optimiser
 from landscape.problem import Problem, Task
 from landscape.recorder import Recorder
 from landscape.schedules import AtSteps, Every, LogSpaced
-from landscape.store import open  # noqa: A004
+from landscape.store import open
 from landscape.strategies import AdaTask, Alternating, Averaged, Grouped, Independent
 from landscape.training import Plan, record, train
 from landscape.trajectory import Layout, Snapshot, Trajectory

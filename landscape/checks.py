@@ -39,7 +39,8 @@ def require_per_example(tasks: Sequence[_HasLoss], predictions: Sequence[Any], b
                 ) from error
             if not isinstance(value, Tensor) or value.shape != (len(batch),):
                 raise LandscapeError(
-                    f"the {what} of task {task.name!r} is not per example: expected shape [{len(batch)}] for {len(batch)} "
+                    f"the {what} of task {task.name!r} is not per example: expected shape [{len(batch)}] "
+                    f"for {len(batch)} "
                     f"examples, got {_shape(value)}; use reduction='none' and average over all but the first dimension"
                 )
 

@@ -1,4 +1,6 @@
-"""Examples: nested tensors with one leading dimension, read from a user's data set, checked, hashed and cut into batches."""
+"""Examples: nested tensors with one leading dimension, read from a user's data set, checked, hashed and cut into
+batches.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ class Batch:
             yield self[start : start + size]
 
     def hash(self) -> str:
-        """Sixteen hex digits of a SHA-256 over every leaf's place, dtype, shape and bytes; the device does not matter."""
+        """Sixteen hex digits of a SHA-256 over every leaf's place, dtype, shape and bytes; the device does not
+        matter.
+        """
         digest = hashlib.sha256()
         for path, leaf in tree_flatten_with_path((self.inputs, self.targets))[0]:
             digest.update(repr((path, str(leaf.dtype), tuple(leaf.shape))).encode())
@@ -60,7 +64,9 @@ class Source:
     """
 
     def __init__(self, dataset: Dataset[Any], tasks: Sequence[str], what: str) -> None:
-        if isinstance(dataset, IterableDataset) or not (hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")):
+        if isinstance(dataset, IterableDataset) or not (
+            hasattr(dataset, "__getitem__") and hasattr(dataset, "__len__")
+        ):
             raise LandscapeError(
                 f"expected the {what} data as a map-style data set with a length, got {type(dataset).__name__}: "
                 "wrap the tensors in torch.utils.data.TensorDataset, or give __getitem__ and __len__"
@@ -82,7 +88,8 @@ class Source:
         first = np.arange(min(len(self), 8))
         if self.take(first).hash() != self.take(first).hash():
             raise LandscapeError(
-                f"the {self._what} data set returns other examples when it is read again: expected the same example for "
+                f"the {self._what} data set returns other examples when it is read again: expected the "
+                "same example for "
                 "the same index; take shuffling and random augmentation out of it"
             )
         return self.take(np.arange(len(self)))
@@ -119,7 +126,8 @@ class Source:
         if isinstance(example, tuple | list) and len(example) == count + 1:
             return example[0], tuple(example[1:])
         raise LandscapeError(
-            f"the {self._what} examples do not match the {count} tasks {', '.join(self._tasks)}: expected (inputs, targets by "
+            f"the {self._what} examples do not match the {count} tasks {', '.join(self._tasks)}: expected "
+            "(inputs, targets by "
             f"task name or in task order) or (inputs, target of each task), got {_outline(example)}"
         )
 

@@ -1,4 +1,6 @@
-"""Calling a user's module as a pure function of its parameters and buffers, and putting back whatever a call touches."""
+"""Calling a user's module as a pure function of its parameters and buffers, and putting back whatever a call
+touches.
+"""
 
 from __future__ import annotations
 
@@ -86,7 +88,9 @@ def flatten(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def unflatten(layout: Layout, theta: Tensor) -> dict[str, Tensor]:
-    """The tensors of theta by name, as views that gradients pass through (one split, so one concatenation backwards)."""
+    """The tensors of theta by name, as views that gradients pass through (one split, so one concatenation
+    backwards).
+    """
     if theta.shape != (layout.size,):
         raise LandscapeError(
             f"theta has shape {list(theta.shape)}, the layout expects [{layout.size}] ({len(layout.slots)} tensors); "

@@ -1,4 +1,6 @@
-"""The optimiser as a choice: a name from `torch.optim` with its settings, built anew for each state that a strategy keeps."""
+"""The optimiser as a choice: a name from `torch.optim` with its settings, built anew for each state that a strategy
+keeps.
+"""
 
 from __future__ import annotations
 
@@ -59,14 +61,18 @@ class Optimiser:
         try:
             return _WITHOUT_CLOSURE[self.name](list(parameters), **dict(self.settings))
         except (TypeError, ValueError) as error:
-            raise LandscapeError(f"{self!r} cannot be made ({error}): expected the settings of torch.optim.{self.name}") from error
+            raise LandscapeError(
+                f"{self!r} cannot be made ({error}): expected the settings of torch.optim.{self.name}"
+            ) from error
 
     def __repr__(self) -> str:
         return f"{self.name}({', '.join(f'{key}={value!r}' for key, value in self.settings)})"
 
 
 def save_states(optimisers: Sequence[torch.optim.Optimizer]) -> bytes:
-    """The states of several optimisers as safetensors bytes: tensors by `optimiser/parameter/name`, plain numbers as JSON."""
+    """The states of several optimisers as safetensors bytes: tensors by `optimiser/parameter/name`, plain numbers as
+    JSON.
+    """
     tensors: dict[str, Tensor] = {}
     plain: dict[str, float | int | bool | str | None] = {}
     for number, optimiser in enumerate(optimisers):

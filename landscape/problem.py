@@ -29,7 +29,8 @@ RESERVED = (SHARED, UNUSED, "average")
 
 @dataclass(frozen=True)
 class Task:
-    """A task: a name, a loss with one value an example, and metrics of the same form (higher or lower is better, as named).
+    """A task: a name, a loss with one value an example, and metrics of the same form (higher or lower is better, as
+    named).
 
     Example: `Task("digit", lambda p, y: F.cross_entropy(p, y, reduction="none"))`.
     """
@@ -131,7 +132,9 @@ class Problem:
         return other
 
     def to(self, device: torch.device | str | None = None, dtype: torch.dtype | None = None) -> Problem:
-        """The same problem on another device or in another floating-point type; this one and its module stay as they are."""
+        """The same problem on another device or in another floating-point type; this one and its module stay as they
+        are.
+        """
         other = copy.copy(self)
         other.device = self.device if device is None else torch.device(device)
         other.dtype = dtype or self.dtype
@@ -170,7 +173,9 @@ class Problem:
         return torch.stack(self.task_losses(theta, batch, buffers))
 
     def task_losses(self, theta: Tensor, batch: Batch, buffers: Tensor | None = None) -> list[Tensor]:
-        """As `losses`, the tasks apart: T tensors [B], so that a gradient of one does not run through the others' heads."""
+        """As `losses`, the tasks apart: T tensors [B], so that a gradient of one does not run through the others'
+        heads.
+        """
         return self._each_loss(self._predict(theta, buffers, batch), batch)
 
     def evaluate(self, theta: Tensor, buffers: Tensor | None = None) -> Evaluation:
@@ -209,7 +214,9 @@ class Problem:
             leaves = {name: t.detach().requires_grad_() for name, t in unflatten(self.layout, self._start()).items()}
             with mode(self.model, False):
                 losses = self._each_loss(self.predictions(leaves, {}, few.inputs), few)
-            reached = [_reached(task.name, loss, list(leaves.values())) for task, loss in zip(self.tasks, losses, strict=True)]
+            reached = [
+                _reached(task.name, loss, list(leaves.values())) for task, loss in zip(self.tasks, losses, strict=True)
+            ]
         return [self._owner(name, [r[i] for r in reached], patterns) for i, name in enumerate(leaves)]
 
     def _owner(self, name: str, reached: Sequence[bool], patterns: tuple[str, ...]) -> str:
@@ -265,7 +272,9 @@ def _distinct(tasks: Sequence[Task]) -> tuple[Task, ...]:
         if names.count(name) > 1:
             raise LandscapeError(f"two tasks are called {name!r}: expected distinct names")
         if name in RESERVED or not name:
-            raise LandscapeError(f"a task cannot be called {name!r}: that name is reserved ({', '.join(RESERVED)}, empty)")
+            raise LandscapeError(
+                f"a task cannot be called {name!r}: that name is reserved ({', '.join(RESERVED)}, empty)"
+            )
     return tuple(tasks)
 
 

@@ -32,7 +32,8 @@ def generator(seed: int, *place: str | int) -> np.random.Generator:
 def seeded(seed: int, *place: str | int) -> Iterator[None]:
     """Runs the body with the global generators of torch, numpy and Python seeded for one place, then puts them back.
 
-    For code that is not ours and draws from global generators: dropout, weight initialisation, a data set's augmentation.
+    For code that is not ours and draws from global generators: dropout, weight initialisation, a data set's
+    augmentation.
     """
     word = int(_sequence(seed, place).generate_state(1, np.uint32)[0])
     python, legacy, states = random.getstate(), np.random.get_state(), [g.get_state() for g in _torch_generators()]  # noqa: NPY002
@@ -51,4 +52,4 @@ def seeded(seed: int, *place: str | int) -> Iterator[None]:
 
 def _torch_generators() -> list[torch.Generator]:
     """The CPU's default generator, and those of the GPUs where one is in use."""
-    return [torch.default_generator, *(torch.cuda.default_generators if torch.cuda.is_initialized() else ())]
+    return [torch.default_generator, *(torch.cuda.default_generators if torch.cuda.is_initialized() else ())]  # type: ignore[no-untyped-call]

@@ -69,7 +69,8 @@ class Recorder:
         parameters = trainable(self._model)
         if list(parameters) != list(owners):
             raise LandscapeError(
-                f"the model has other trainable parameters than the problem: expected {len(owners)} ({problem.layout.describe()}), "
+                f"the model has other trainable parameters than the problem: expected {len(owners)} "
+                f"({problem.layout.describe()}), "
                 f"got {len(parameters)}; give the module that the problem was made with"
             )
         self._shared = [p for name, p in parameters.items() if owners[name] == SHARED]
@@ -98,7 +99,9 @@ class Recorder:
         moved = self._moved(self._at_step)
         row = torch.full((len(self._problem.tasks),), torch.nan) if losses is None else losses.detach()
         if row.shape != (len(self._problem.tasks),):
-            raise LandscapeError(f"expected one loss for each of the {len(self._problem.tasks)} tasks, got shape {list(row.shape)}")
+            raise LandscapeError(
+                f"expected one loss for each of the {len(self._problem.tasks)} tasks, got shape {list(row.shape)}"
+            )
         self._path_steps = self._path_steps + moved
         self._path_updates = self._path_updates + self._finer
         self._pending.append((row.to(torch.float64), moved, self._finer))
@@ -106,7 +109,9 @@ class Recorder:
         if self._when.due(self._step):
             self._store()
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         try:
             if kind is None:
                 if self._stored < self._step:

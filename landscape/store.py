@@ -83,7 +83,9 @@ def _create_arrays(file: h5py.File, who: Provenance, width: int, buffers: int, d
     """Every dataset that the file will ever have: none can be added once it is open to readers."""
 
     def rows(where: str, columns: tuple[int, ...], kind: Any, chunk: int, checked: bool) -> None:
-        file.create_dataset(where, (0, *columns), kind, maxshape=(None, *columns), chunks=(chunk, *columns), fletcher32=checked)
+        file.create_dataset(
+            where, (0, *columns), kind, maxshape=(None, *columns), chunks=(chunk, *columns), fletcher32=checked
+        )
 
     for key, kind in _SCALARS.items():
         rows(f"snapshots/{key}", (), kind, 256, False)
@@ -91,9 +93,11 @@ def _create_arrays(file: h5py.File, who: Provenance, width: int, buffers: int, d
     rows("snapshots/metrics", (max(len(who.metrics), 1),), np.float64, 64, False)
     rows("snapshots/history_rows", (), np.int64, 256, False)
     rows("snapshots/checksum", (), np.uint32, 256, False)
-    for key, columns, kind in (("theta", width, dtype), ("buffers", max(buffers, 1), np.dtype(np.float64))):
-        chunk = (1, min(columns, max(1, _CHUNK_BYTES // kind.itemsize)))
-        file.create_dataset(f"snapshots/{key}", (0, columns), kind, maxshape=(None, columns), chunks=chunk, fletcher32=True)
+    for key, columns, entry in (("theta", width, dtype), ("buffers", max(buffers, 1), np.dtype(np.float64))):
+        chunk = (1, min(columns, max(1, _CHUNK_BYTES // entry.itemsize)))
+        file.create_dataset(
+            f"snapshots/{key}", (0, columns), entry, maxshape=(None, columns), chunks=chunk, fletcher32=True
+        )
     rows("history/step", (), np.int64, 1024, False)
     rows("history/losses", (len(who.tasks),), np.float64, 256, False)
     rows("history/shared_update_norm", (), np.float64, 1024, False)
@@ -189,9 +193,14 @@ class Writer:
             if hasattr(os, "posix_fallocate"):
                 os.posix_fallocate(handle, os.fstat(handle).st_size, needed)
         except OSError as error:
-            kept = f"{self._count} snapshots are kept, the last at step {self.last_step}" if self._count else "nothing was written"
+            kept = (
+                f"{self._count} snapshots are kept, the last at step {self.last_step}"
+                if self._count
+                else "nothing was written"
+            )
             raise LandscapeError(
-                f"no room for the next snapshot in {self._path} ({error.strerror}): expected {needed} more bytes; {kept}; "
+                f"no room for the next snapshot in {self._path} ({error.strerror}): expected {needed} more "
+                f"bytes; {kept}; "
                 "free some space and give the same command again"
             ) from error
 
@@ -208,7 +217,9 @@ def _put(dataset: h5py.Dataset, row: int, value: Any) -> None:
 
 
 @contextlib.contextmanager
-def writer(path: Path, who: Provenance, layout: Layout, buffers: BufferLayout, dtype: np.dtype[Any]) -> Iterator[Writer]:
+def writer(
+    path: Path, who: Provenance, layout: Layout, buffers: BufferLayout, dtype: np.dtype[Any]
+) -> Iterator[Writer]:
     """A writer for a new file, or for one that holds an interrupted run of the same settings.
 
     A new file appears under its name with its first snapshot, never before.
@@ -238,9 +249,14 @@ def _locked(path: Path) -> Iterator[None]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=0)
     except Timeout as error:
-        raise LandscapeError(f"{path} is being written by another process: expected to be the only writer; wait for it or choose another file") from error
+        raise LandscapeError(
+            f"{path} is being written by another process: expected to be the only writer; wait for it or "
+            "choose another file"
+        ) from error
     except OSError as error:
-        raise LandscapeError(f"cannot write {path} ({error.strerror}): expected a folder that can be written; choose another") from error
+        raise LandscapeError(
+            f"cannot write {path} ({error.strerror}): expected a folder that can be written; choose another"
+        ) from error
     try:
         yield
     finally:
@@ -252,7 +268,9 @@ def _created(path: Path, who: Provenance, layout: Layout, buffers: BufferLayout,
     try:
         file = h5py.File(path, "w", libver="latest", locking=False)
     except OSError as error:
-        raise LandscapeError(f"cannot write {path.parent} ({error}): expected a folder that can be written; choose another") from error
+        raise LandscapeError(
+            f"cannot write {path.parent} ({error}): expected a folder that can be written; choose another"
+        ) from error
     _header(file, who, layout, buffers)
     _create_arrays(file, who, layout.size, buffers.size, dtype)
     return file
@@ -295,7 +313,9 @@ def _force_folder(path: Path) -> None:
 
 
 def require_same(path: Path, who: Provenance, layout: Layout) -> Trajectory:
-    """The trajectory in a file, if it is a run of these settings; otherwise an error that names the first difference."""
+    """The trajectory in a file, if it is a run of these settings; otherwise an error that names the first
+    difference.
+    """
     there = open(path)
     layout.require(there.layout, str(path))
     for key in ("strategy", "seed", "problem", "settings", "tasks", "metrics", "data", "frozen", "training"):
@@ -310,7 +330,7 @@ def require_same(path: Path, who: Provenance, layout: Layout) -> Trajectory:
 
 def _short(value: Any) -> str:
     text = value if isinstance(value, str) else json.dumps(value)
-    return text if len(text) < 200 else text[:200] + "..."  # noqa: PLR2004
+    return text if len(text) < 200 else text[:200] + "..."
 
 
 @contextlib.contextmanager
@@ -318,16 +338,21 @@ def _reading(path: Path) -> Iterator[h5py.File]:
     try:
         file = h5py.File(path, "r", libver="latest", swmr=True, locking=False)
     except FileNotFoundError as error:
-        raise LandscapeError(f"there is no file {path}: expected a trajectory written by `landscape train` or a Recorder") from error
+        raise LandscapeError(
+            f"there is no file {path}: expected a trajectory written by `landscape train` or a Recorder"
+        ) from error
     except OSError as error:
         what = "a folder" if path.is_dir() else "not a whole HDF5 file"
-        raise LandscapeError(f"cannot read {path}: expected a {FORMAT} file, got {what} (empty, cut short or of another kind)") from error
+        raise LandscapeError(
+            f"cannot read {path}: expected a {FORMAT} file, got {what} (empty, cut short or of another kind)"
+        ) from error
     with file:
         yield file
 
 
 def open(path: Path | str) -> Trajectory:
-    """Opens a trajectory file for reading, also while it is being written: small arrays now, theta and buffers by slices.
+    """Opens a trajectory file for reading, also while it is being written: small arrays now, theta and buffers by
+    slices.
 
     A file cut short is read up to its last whole snapshot.
 
@@ -341,12 +366,15 @@ def open(path: Path | str) -> Trajectory:
             raise LandscapeError(f"{path} is not a trajectory: expected the format {FORMAT!r}, got {found!r}")
         if int(file.attrs["format_version"]) > FORMAT_VERSION:
             raise LandscapeError(
-                f"{path} has format version {file.attrs['format_version']}, this version reads up to {FORMAT_VERSION}: upgrade mtl-landscape"
+                f"{path} has format version {file.attrs['format_version']}, this version reads up to "
+                f"{FORMAT_VERSION}: upgrade mtl-landscape"
             )
         try:
             return _trajectory(file, path)
         except (OSError, KeyError, RuntimeError) as error:
-            raise LandscapeError(f"{path} is damaged or cut short: expected at least its layout and one whole snapshot") from error
+            raise LandscapeError(
+                f"{path} is damaged or cut short: expected at least its layout and one whole snapshot"
+            ) from error
 
 
 def _trajectory(file: h5py.File, path: Path) -> Trajectory:
@@ -379,7 +407,9 @@ def _whole(file: h5py.File, stated: int, path: Path) -> int:
     while count and not _readable(file, count - 1):
         count -= 1
     if not count:
-        raise LandscapeError(f"{path} holds no whole snapshot yet: expected at least one; it was cut short or has just been begun")
+        raise LandscapeError(
+            f"{path} holds no whole snapshot yet: expected at least one; it was cut short or has just been begun"
+        )
     return count
 
 
@@ -399,7 +429,9 @@ def _rows(path: Path, key: str, shape: tuple[int, int], dtype: np.dtype[Any]) ->
             with _reading(path) as file:
                 block = file[f"snapshots/{key}"][rows]
         except OSError as error:
-            raise LandscapeError(f"{path} is damaged: its {key} does not match its checksum in the rows asked for") from error
+            raise LandscapeError(
+                f"{path} is damaged: its {key} does not match its checksum in the rows asked for"
+            ) from error
         return np.asarray(block[order][..., : shape[1]] if block.ndim > 1 else block[: shape[1]])
 
     return Rows(shape, dtype, read)
@@ -415,7 +447,10 @@ def _read_snapshot(file: h5py.File, row: int) -> Snapshot:
     slot = next((s for s in (row % 2, 1 - row % 2) if there[s][0] == step), None)
     state = b"" if slot is None else file[f"resume/{slot}"][: there[slot][1]].tobytes()
     if slot is None or zlib.crc32(state) != there[slot][2]:
-        raise LandscapeError(f"{file.filename} holds no state to go on from at step {step}: expected the last snapshot's; train into another file")
+        raise LandscapeError(
+            f"{file.filename} holds no state to go on from at step {step}: expected the last snapshot's; "
+            "train into another file"
+        )
     who, scalars = _read_provenance(file), {key: file[f"snapshots/{key}"][row].item() for key in _SCALARS}
     return Snapshot(
         **scalars,
@@ -426,4 +461,3 @@ def _read_snapshot(file: h5py.File, row: int) -> Snapshot:
         history=_read_history(file, slice(0, 0)),
         state=state,
     )
-

@@ -46,7 +46,9 @@ def start(problem: Problem, seed: int) -> Snapshot:
     return _snapshot(problem, theta, buffers, _Counters(), _empty_history(len(problem.tasks)), b"")
 
 
-def train(problem: Problem, strategy: Strategy, plan: Plan, seed: int = 0, after: Snapshot | None = None) -> Iterator[Snapshot]:
+def train(
+    problem: Problem, strategy: Strategy, plan: Plan, seed: int = 0, after: Snapshot | None = None
+) -> Iterator[Snapshot]:
     """Trains, and yields the snapshots that the plan's schedule asks for, the first and the last always.
 
     Every random choice is a function of the seed and the step (batches, orders, groups, dropout), so a run that goes on
@@ -61,20 +63,29 @@ def train(problem: Problem, strategy: Strategy, plan: Plan, seed: int = 0, after
     if after is None:
         after = start(problem, seed)
         yield after
-    run = Workspace(problem, strategy.optimiser, strategy.states(len(problem.tasks)), Batches(problem, plan.batch_size, seed), after)
+    run = Workspace(
+        problem, strategy.optimiser, strategy.states(len(problem.tasks)), Batches(problem, plan.batch_size, seed), after
+    )
     watch, pending = _Watch(after.seconds), _Pending(run, after.step)
     for step in range(after.step + 1, plan.steps + 1):
         before = run.shared_theta()
         finer = run.path_updates.clone()
         with mode(problem.model, True), seeded(seed, "step", step):
             losses = strategy.step(run, step - 1, seed)
-        pending.add(step, losses, torch.linalg.vector_norm(run.shared_theta() - before, dtype=torch.float64), run.path_updates - finer)
+        pending.add(
+            step,
+            losses,
+            torch.linalg.vector_norm(run.shared_theta() - before, dtype=torch.float64),
+            run.path_updates - finer,
+        )
         due = step == plan.steps or plan.when.due(step)
         if due or len(pending) >= LOOK:
             pending.look(problem.names)
         if due:
             with watch.paused(problem.device):
-                counters = _Counters(step, run.updates, run.gradients, watch.seconds, float(run.path_steps), float(run.path_updates))
+                counters = _Counters(
+                    step, run.updates, run.gradients, watch.seconds, float(run.path_steps), float(run.path_updates)
+                )
                 yield _snapshot(problem, run.theta, run.flat_buffers(), counters, pending.take(), run.saved_state())
 
 
@@ -124,7 +135,9 @@ class _Counters:
     path_updates: float = 0.0
 
 
-def _snapshot(problem: Problem, theta: Tensor, buffers: Tensor, counters: _Counters, history: History, state: bytes) -> Snapshot:
+def _snapshot(
+    problem: Problem, theta: Tensor, buffers: Tensor, counters: _Counters, history: History, state: bytes
+) -> Snapshot:
     means = problem.evaluate(theta, buffers)
     precise = torch.float64 if problem.dtype == torch.float64 else torch.float32
     return Snapshot(

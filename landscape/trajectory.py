@@ -88,7 +88,8 @@ class Layout:
         """Raises `LandscapeError` naming both layouts unless `other` is the same one."""
         if self != other:
             raise LandscapeError(
-                f"expected theta with {self.describe()}, but {who} has {other.describe()}{_first_difference(self, other)}; "
+                f"expected theta with {self.describe()}, but {who} has "
+                f"{other.describe()}{_first_difference(self, other)}; "
                 "use the problem that it was recorded with"
             )
 
@@ -179,7 +180,9 @@ class Provenance:
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """Rows of an array in a file, read only when sliced: `theta[10:20]` reads ten rows, `theta[10:20, index]` their columns."""
+    """Rows of an array in a file, read only when sliced: `theta[10:20]` reads ten rows, `theta[10:20, index]` their
+    columns.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]

@@ -86,7 +86,9 @@ class Workspace:
         return torch.cat([self.theta[span] for span in self._spans]) if self._spans else self.theta[:0]
 
     def losses(self, batch: Batch, tasks: Sequence[int]) -> list[Tensor]:
-        """Mean training loss of these tasks on a batch, differentiable. One forward pass in the module's training mode."""
+        """Mean training loss of these tasks on a batch, differentiable. One forward pass in the module's training
+        mode.
+        """
         predictions = self.problem.predictions(self.parameters, self.buffers, batch.inputs)
         return [self.problem.tasks[t].loss(predictions[t], batch.targets[t]).mean() for t in tasks]
 
@@ -113,8 +115,8 @@ class Workspace:
         """The optimisers' steps alone, without counting."""
         for parameter in self.parameters.values():
             parameter.grad = None
-        for parameter, gradient in zip(self._moved_by(tasks), gradients, strict=True):
-            parameter.grad = gradient
+        for moved, gradient in zip(self._moved_by(tasks), gradients, strict=True):
+            moved.grad = gradient
         for optimiser in [*self._of_shared[state : state + 1], *self._of_heads]:
             optimiser.step()
 

@@ -116,10 +116,15 @@ def _bands(low: float, high: float, step: float) -> float:
 def tick_texts(values: Array) -> tuple[str, ...]:
     """Numbers as short as they can be while all of them differ."""
     for digits in range(2, 8):
-        texts = tuple(f"{v:.{digits}g}".replace("e-0", "e-").replace("e+0", "e").replace("-", "\u2212") for v in values)
+        texts = tuple(_text(float(v), digits) for v in values)
         if len(set(texts)) == len(texts) and _close(values, digits):
             break
     return texts
+
+
+def _text(value: float, digits: int) -> str:
+    plain = f"{value:g}" if 1e-3 <= abs(value) < 1e4 and len(f"{value:g}") <= digits + 2 else f"{value:.{digits}g}"
+    return plain.replace("e-0", "e-").replace("e+0", "e").replace("-", "\u2212")
 
 
 def _close(values: Array, digits: int) -> bool:

@@ -45,8 +45,10 @@ def _require_settings(name: str, make: Callable[..., Problem], settings: Mapping
         return
     for key in settings:
         if key not in taken:
-            raise unknown(f"setting of the problem {name}", key, taken) if taken else LandscapeError(
-                f"the problem {name} takes no settings, got {key!r}: leave it out"
+            raise (
+                unknown(f"setting of the problem {name}", key, taken)
+                if taken
+                else LandscapeError(f"the problem {name} takes no settings, got {key!r}: leave it out")
             )
 
 
@@ -70,7 +72,8 @@ def _from_file(path: Path) -> Any:
     if folder not in sys.path:
         sys.path.append(folder)
     spec = importlib.util.spec_from_file_location(f"landscape_user_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
+    assert spec is not None
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)

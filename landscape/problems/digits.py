@@ -66,10 +66,10 @@ def make(
 ) -> Problem:
     """Three tasks on pictures of two overlapping digits, composed from scikit-learn's 1,797 real 8x8 scans.
 
-    The first digit lies at the top left of a canvas of (8 + offset)^2 pixels, the second `offset` pixels further down and
-    right; where they overlap the brighter pixel is kept. Tasks: `first` and `second`, the class of each digit (cross-
-    entropy, accuracy); `picture`, the first digit's clean scan (half the summed squared error of its 64 pixels in
-    [0, 1], mean absolute error). No scan is in both the training and the evaluation set.
+    The first digit lies at the top left of a canvas of (8 + offset)^2 pixels, the second `offset` pixels further down
+    and right; where they overlap the brighter pixel is kept. Tasks: `first` and `second`, the class of each digit
+    (cross- entropy, accuracy); `picture`, the first digit's clean scan (half the summed squared error of its 64
+    pixels in [0, 1], mean absolute error). No scan is in both the training and the evaluation set.
 
     Args:
         norm: `group`, `batch` or `none`.
@@ -99,7 +99,9 @@ def make(
     return Problem(lambda: DigitsNet(width, features, norm, SIDE + offset), tasks, train_set, evaluation_set)
 
 
-def _compose(images: Array, labels: Array, pool: Array, count: int, offset: int, rng: np.random.Generator) -> TensorDataset:
+def _compose(
+    images: Array, labels: Array, pool: Array, count: int, offset: int, rng: np.random.Generator
+) -> TensorDataset:
     first, second = rng.choice(pool, count), rng.choice(pool, count)
     canvas = np.zeros((2, count, 1, SIDE + offset, SIDE + offset), np.float32)
     canvas[0, :, 0, :SIDE, :SIDE] = images[first]

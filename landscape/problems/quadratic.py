@@ -22,7 +22,9 @@ class Quadratic(nn.Module):
         super().__init__()
         self.hessians, self.minima = torch.as_tensor(hessians), torch.as_tensor(minima)
         self.theta = nn.Parameter(torch.randn(self.minima.shape[1], dtype=torch.float64))
-        self.heads = nn.ParameterList([nn.Parameter(torch.randn(heads, dtype=torch.float64)) for _ in minima] if heads else [])
+        self.heads = nn.ParameterList(
+            [nn.Parameter(torch.randn(heads, dtype=torch.float64)) for _ in minima] if heads else []
+        )
 
     def forward(self, inputs: Tensor) -> list[Tensor]:
         points = self.theta + inputs
@@ -43,9 +45,9 @@ def make(
 ) -> Problem:
     """T quadratic tasks in float64.
 
-    On example i, L_t = 1/2 (theta + e_i - c_t)' A_t (theta + e_i - c_t) + 1/2 ||phi_t||^2, with sum_i e_i = 0, so that the
-    mean over examples is 1/2 (theta - c_t)' A_t (theta - c_t) + 1/2 ||phi_t||^2 + 1/2 mean_i e_i' A_t e_i; the Hessian on the
-    shared parameters is A_t everywhere. The start is standard normal, drawn for each seed.
+    On example i, L_t = 1/2 (theta + e_i - c_t)' A_t (theta + e_i - c_t) + 1/2 ||phi_t||^2, with sum_i e_i = 0, so
+    that the mean over examples is 1/2 (theta - c_t)' A_t (theta - c_t) + 1/2 ||phi_t||^2 + 1/2 mean_i e_i' A_t e_i; the
+    Hessian on the shared parameters is A_t everywhere. The start is standard normal, drawn for each seed.
 
     Args:
         tasks, size, heads: T, n, and the entries of each head (0: no heads).
@@ -88,6 +90,8 @@ def _drawn(tasks: int, size: int, seed: int) -> tuple[Array, Array]:
 
 def _given(hessians: Sequence[Sequence[Sequence[float]]], minima: Sequence[Sequence[float]]) -> tuple[Array, Array]:
     a, c = np.array(hessians, np.float64), np.array(minima, np.float64)
-    if a.ndim != 3 or c.shape != a.shape[:2] or a.shape[1] != a.shape[2] or not np.allclose(a, a.transpose(0, 2, 1)):  # noqa: PLR2004
-        raise LandscapeError(f"expected symmetric hessians [T, n, n] and minima [T, n], got {list(a.shape)} and {list(c.shape)}")
+    if a.ndim != 3 or c.shape != a.shape[:2] or a.shape[1] != a.shape[2] or not np.allclose(a, a.transpose(0, 2, 1)):
+        raise LandscapeError(
+            f"expected symmetric hessians [T, n, n] and minima [T, n], got {list(a.shape)} and {list(c.shape)}"
+        )
     return a, c

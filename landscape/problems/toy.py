@@ -46,6 +46,10 @@ def make(start: int = 0) -> Problem:
     """The toy problem from one of its three start points, in float64. Theta is the point [2], all of it shared."""
     if start not in range(len(STARTS)):
         raise LandscapeError(f"expected start 0, 1 or 2, got {start}")
-    tasks = [Task(name, lambda p, _, t=t: toy_losses(p)[..., t]) for t, name in enumerate(("first", "second"))]
+    tasks = [_task(number, name) for number, name in enumerate(("first", "second"))]
     nothing = TensorDataset(*[torch.zeros(1, 1)] * 3)
     return Problem(Toy(STARTS[start]), tasks, nothing, nothing)
+
+
+def _task(number: int, name: str) -> Task:
+    return Task(name, lambda prediction, _: toy_losses(prediction)[..., number])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -41,14 +42,14 @@ class AdaTask:
         return torch.stack([loss.detach() for loss in losses])
 
 
-def _add_change(total: list[Tensor], start: list[Tensor], now: list[Tensor]) -> list[Tensor]:
+def _add_change(total: list[Tensor], start: Sequence[Tensor], now: Sequence[Tensor]) -> list[Tensor]:
     """The first task's end point, then plus every other task's change: with one task, exactly its own step."""
     if not total:
         return [end.detach().clone() for end in now]
     return [t + (end.detach() - origin) for t, origin, end in zip(total, start, now, strict=True)]
 
 
-def _set(parameters: list[Tensor], values: list[Tensor]) -> None:
+def _set(parameters: Sequence[Tensor], values: Sequence[Tensor]) -> None:
     with torch.no_grad():
         for parameter, value in zip(parameters, values, strict=True):
             parameter.copy_(value)

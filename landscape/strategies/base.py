@@ -65,7 +65,9 @@ class Weights:
 
     def reduce(self, losses: Sequence[Tensor], tasks: Sequence[int]) -> Tensor:
         if max(tasks) >= len(self.values):
-            raise LandscapeError(f"expected a weight for each task, got {len(self.values)} for at least {max(tasks) + 1}")
+            raise LandscapeError(
+                f"expected a weight for each task, got {len(self.values)} for at least {max(tasks) + 1}"
+            )
         return torch.stack([self.values[t] * loss for t, loss in zip(tasks, losses, strict=True)]).sum()
 
     def __repr__(self) -> str:

@@ -74,9 +74,9 @@ class Grouped:
 
     The authors' random grouping (arXiv 2109.11678): drawn once, without replacement, and kept (`redraw = 0`), or drawn
     again every `redraw` steps. The draw has a generator of its own, seeded by `seed`, so that runs with other seeds
-    share the groups; groups of one task stand in task order. Heads keep their own state whichever group they are in. One group is `Averaged`; as many groups
-    as tasks is `Independent` with `OwnStates()`, `Alternating` with `SharedState()`.
-    Cost of a step: one forward, one backward and one update a group.
+    share the groups; groups of one task stand in task order. Heads keep their own state whichever group they are in.
+    One group is `Averaged`; as many groups as tasks is `Independent` with `OwnStates()`, `Alternating` with
+    `SharedState()`. Cost of a step: one forward, one backward and one update a group.
     """
 
     partition: Partition = Count(2)
@@ -112,4 +112,3 @@ class Grouped:
         order = self.order.arrange(len(groups), number, seed)
         batches = [self.batches.batch(number, place, len(groups)) for place in range(len(groups))]
         return pass_over(run, [groups[g] for g in order], [own[g] for g in order], batches, self.reduction)
-

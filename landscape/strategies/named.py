@@ -52,8 +52,12 @@ def named(name: str, optimiser: Optimiser, choices: Mapping[str, Any] | None = N
             takers = [other for other, keys in _TAKES.items() if key in keys]
             if not takers:
                 raise unknown("choice of a strategy", key, set().union(*_TAKES.values()))
-            raise LandscapeError(f"the strategy {name} takes no {key}: expected it with {' or '.join(takers)}; leave it out")
-    fields = {_FIELDS.get(key, key): _object(key, value) for key, value in given.items() if key not in ("groups", "size")}
+            raise LandscapeError(
+                f"the strategy {name} takes no {key}: expected it with {' or '.join(takers)}; leave it out"
+            )
+    fields = {
+        _FIELDS.get(key, key): _object(key, value) for key, value in given.items() if key not in ("groups", "size")
+    }
     if "groups" in given and "size" in given:
         raise LandscapeError("expected the number of groups or their size, got both: leave one out")
     if "groups" in given:

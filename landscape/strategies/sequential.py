@@ -126,7 +126,8 @@ class Alternating:
 
 @dataclass(frozen=True)
 class Independent:
-    """For t = 1..T: theta, phi_t <- Opt_t(theta, phi_t; gradient of L_t), each task with its own optimiser state for theta.
+    """For t = 1..T: theta, phi_t <- Opt_t(theta, phi_t; gradient of L_t), each task with its own optimiser state for
+    theta.
 
     The authors' independent optimisers (arXiv 2109.11678): every sub-step takes fresh gradients at the theta that the
     task before it left. Cost of a step: T forwards, T backwards, T updates; memory: T optimiser states of theta.

@@ -33,7 +33,17 @@ def plane(gram: Array | None = None, axes: tuple[str, ...] = ("PC 1", "PC 2")) -
     gram = np.eye(2) if gram is None else np.asarray(gram, dtype=float)
     basis = np.linalg.cholesky(gram)
     explained = np.array([0.71, 0.18])
-    return Plane(np.zeros(2), basis, gram, np.empty(0), explained, "principal components", axes, -1, "layout")
+    return Plane(
+        origin=np.zeros(2),
+        basis=basis,
+        gram=gram,
+        buffers=np.empty(0),
+        explained=explained,
+        recipe="principal components",
+        axes=axes,
+        seed=-1,
+        layout="layout",
+    )
 
 
 def surface(
@@ -49,7 +59,18 @@ def surface(
     loss = np.stack([(t + 1) * one for t in range(len(tasks))])
     done = np.ones((ny, nx), bool) if done is None else done
     loss = np.where(done, loss, np.nan)
-    return Surface(tasks, x, y, loss, 0.1 * loss, done, plane(gram), 500, "data", "none")
+    return Surface(
+        tasks=tasks,
+        x=x,
+        y=y,
+        loss=loss,
+        stderr=0.1 * loss,
+        done=done,
+        plane=plane(gram),
+        examples=500,
+        data="data",
+        batch_norm="none",
+    )
 
 
 def shadow(label: str = "averaged", seed: int = 0, tasks: tuple[str, ...] = ("one", "two")) -> Shadow:
@@ -57,23 +78,31 @@ def shadow(label: str = "averaged", seed: int = 0, tasks: tuple[str, ...] = ("on
     coordinates = np.array([[3.0, 2.0], [1.0, 1.0], [0.0, 0.0]])
     off, far = np.array([0.0, 1.0, 2.0]), np.array([4.0, 2.0, 2.0])
     losses = np.array([10.0, 5.0, 2.0])[:, None] * np.arange(1, len(tasks) + 1)
-    return Shadow(run(label, seed), np.array([0, 10, 20]), coordinates, off, far, losses, tasks)
+    return Shadow(
+        run=run(label, seed),
+        steps=np.array([0, 10, 20]),
+        coordinates=coordinates,
+        off_plane=off,
+        from_origin=far,
+        losses=losses,
+        tasks=tasks,
+    )
 
 
 def exploration(label: str = "averaged", seed: int = 0, net: Array | None = None, updates: int = 1) -> Exploration:
     steps = np.array([0.0, 10.0, 20.0])
     net = np.array([0.0, 1.0, 2.0]) if net is None else np.asarray(net, dtype=float)
     return Exploration(
-        run(label, seed),
-        steps,
-        steps * updates,
-        steps * 2,
-        steps / 4,
-        steps * updates * 0.01,
-        net,
-        net * 2,
-        net * 3,
-        5.0,
+        run=run(label, seed),
+        steps=steps,
+        updates=steps * updates,
+        gradients=steps * 2,
+        seconds=steps / 4,
+        movement=steps * updates * 0.01,
+        net=net,
+        path_steps=net * 2,
+        path_updates=net * 3,
+        start_norm=5.0,
     )
 
 
@@ -87,7 +116,17 @@ def training(
     batch_steps = np.arange(1, 101)
     batches = np.linspace(3.0, 1.0, 100)[:, None] * np.arange(1, len(tasks) + 1)
     return Training(
-        run(label, seed), tasks, metrics, steps, steps, steps * 2, steps / 4, losses, scores, batch_steps, batches
+        run=run(label, seed),
+        tasks=tasks,
+        metrics=metrics,
+        steps=steps,
+        updates=steps,
+        gradients=steps * 2,
+        seconds=steps / 4,
+        losses=losses,
+        scores=scores,
+        batch_steps=batch_steps,
+        batch_losses=batches,
     )
 
 
@@ -101,12 +140,27 @@ def history(
     converged[-1, 0, 0] = False
     residuals = np.where(converged, 0.01 * np.abs(values), 2.0)
     return EigenvalueHistory(
-        run(label, seed), operators, np.array([0, 10, 20]), values, residuals, converged, 90, 500, "data"
+        run=run(label, seed),
+        tasks=operators,
+        steps=np.array([0, 10, 20]),
+        values=values,
+        residuals=residuals,
+        converged=converged,
+        products=90,
+        examples=500,
+        data="data",
     )
 
 
 def search(label: str = "averaged") -> RateSearch:
-    return RateSearch(label, np.array([1e-3, 1e-2, 1e-1, 1.0]), np.array([2.0, 0.5, 1.0, np.nan]), 1e-2, 200, 99)
+    return RateSearch(
+        label=label,
+        rates=np.array([1e-3, 1e-2, 1e-1, 1.0]),
+        losses=np.array([2.0, 0.5, 1.0, np.nan]),
+        chosen=1e-2,
+        steps=200,
+        seed=99,
+    )
 
 
 def comparison(
@@ -120,18 +174,18 @@ def comparison(
     middle = (low + high) / 2 if np.isfinite(low) else 1.0
     values = np.array([2.0, 2.1, 2.2])
     return Comparison(
-        measure,
-        budget,
-        strategy,
-        "averaged",
-        np.array([0, 1, 2]),
-        values + middle,
-        values,
-        20.0,
-        middle,
-        low,
-        high,
-        verdict,
+        measure=measure,
+        budget=budget,
+        strategy=strategy,
+        baseline="averaged",
+        seeds=np.array([0, 1, 2]),
+        strategy_values=values + middle,
+        baseline_values=values,
+        level=20.0,
+        difference=middle,
+        low=low,
+        high=high,
+        verdict=verdict,
     )
 
 
@@ -139,7 +193,7 @@ def distances(size: int = 3) -> DistanceMatrix:
     """distance[i, j] = |i - j| (1 + 0.25 size)."""
     places = np.arange(size)
     matrix = np.abs(places[:, None] - places[None, :]) * (1 + 0.25 * size)
-    return DistanceMatrix(tuple(f"p-{i}" for i in places), matrix, "last snapshots")
+    return DistanceMatrix(labels=tuple(f"p-{i}" for i in places), distance=matrix, what="last snapshots")
 
 
 def checks() -> tuple[Check, ...]:

@@ -41,7 +41,18 @@ def surface() -> Surface:
     done[18:, 20:] = False
     loss[:, ~done] = np.nan
     loss[1, 0:2, 0:3] = np.nan
-    return Surface(TASKS, x, y, loss, 0.02 * loss, done, plane(), 1000, "data", "frozen")
+    return Surface(
+        tasks=TASKS,
+        x=x,
+        y=y,
+        loss=loss,
+        stderr=0.02 * loss,
+        done=done,
+        plane=plane(),
+        examples=1000,
+        data="data",
+        batch_norm="frozen",
+    )
 
 
 def shadows() -> tuple[Shadow, ...]:
@@ -57,7 +68,17 @@ def shadows() -> tuple[Shadow, ...]:
         off = 2.2 * t * REACH[r.label] * (1 + 0.1 * generator.normal(size=40).cumsum() / 6)
         losses = np.stack([2.5 * np.exp(-STEPS / 400 / (k + 1)) + 0.05 * (k + 1) for k in range(3)], axis=1)
         far = np.hypot(np.linalg.norm(coordinates, axis=1), off)
-        made.append(Shadow(r, STEPS, coordinates, np.abs(off), far, losses, TASKS))
+        made.append(
+            Shadow(
+                run=r,
+                steps=STEPS,
+                coordinates=coordinates,
+                off_plane=np.abs(off),
+                from_origin=far,
+                losses=losses,
+                tasks=TASKS,
+            )
+        )
     return tuple(made)
 
 
@@ -75,7 +96,16 @@ def explorations() -> tuple[Exploration, ...]:
         seconds = STEPS * (0.01 if k == 1 else 0.017) * (1 + 0.1 * generator.random())
         made.append(
             Exploration(
-                r, STEPS, STEPS * k, STEPS * 3, seconds, STEPS * k * 1e-3, net, path, path * (1 + 0.2 * (k > 1)), 21.0
+                run=r,
+                steps=STEPS,
+                updates=STEPS * k,
+                gradients=STEPS * 3,
+                seconds=seconds,
+                movement=STEPS * k * 1e-3,
+                net=net,
+                path_steps=path,
+                path_updates=path * (1 + 0.2 * (k > 1)),
+                start_norm=21.0,
             )
         )
     return tuple(made)
@@ -94,7 +124,19 @@ def trainings() -> tuple[Training, ...]:
         k = UPDATES[r.label]
         metrics = tuple(f"{task}.accuracy" for task in TASKS)
         made.append(
-            Training(r, TASKS, metrics, STEPS, STEPS * k, STEPS * 3, STEPS * 0.01, losses, scores, batch, batches)
+            Training(
+                run=r,
+                tasks=TASKS,
+                metrics=metrics,
+                steps=STEPS,
+                updates=STEPS * k,
+                gradients=STEPS * 3,
+                seconds=STEPS * 0.01,
+                losses=losses,
+                scores=scores,
+                batch_steps=batch,
+                batch_losses=batches,
+            )
         )
     return tuple(made)
 
@@ -109,7 +151,19 @@ def histories() -> tuple[EigenvalueHistory, ...]:
         values = base * scale * np.exp(0.1 * generator.normal(size=(8, 4, 3)))
         converged = generator.random((8, 4, 3)) > 0.05
         residuals = np.where(converged, 0.01, 0.2) * values
-        made.append(EigenvalueHistory(r, (*TASKS, AVERAGE), steps, values, residuals, converged, 900, 1000, "data"))
+        made.append(
+            EigenvalueHistory(
+                run=r,
+                tasks=(*TASKS, AVERAGE),
+                steps=steps,
+                values=values,
+                residuals=residuals,
+                converged=converged,
+                products=900,
+                examples=1000,
+                data="data",
+            )
+        )
     return tuple(made)
 
 
@@ -120,14 +174,14 @@ def searches() -> tuple[RateSearch, ...]:
         best = {"averaged": -2.0, "alternating": -2.5, "independent": -2.5}[label]
         losses = 0.1 * REACH[label] + 0.3 * (np.log10(rates) - best) ** 2
         losses[-2 if label != "averaged" else -1 :] = np.nan
-        made.append(RateSearch(label, rates, losses, 10.0**best, 300, 1000))
+        made.append(RateSearch(label=label, rates=rates, losses=losses, chosen=10.0**best, steps=300, seed=1000))
     return tuple(made)
 
 
 def distances() -> DistanceMatrix:
     points = np.array([s.coordinates[-1] for s in shadows()]) * 2
     matrix = np.linalg.norm(points[:, None] - points[None], axis=-1)
-    return DistanceMatrix(tuple(r.name for r in RUNS), matrix, "last snapshots")
+    return DistanceMatrix(labels=tuple(r.name for r in RUNS), distance=matrix, what="last snapshots")
 
 
 def comparisons() -> tuple[Comparison, ...]:
@@ -142,18 +196,18 @@ def comparisons() -> tuple[Comparison, ...]:
         verdict = "wider" if low > 0 else "narrower" if high < 0 else "undecided"
         made.append(
             Comparison(
-                measure,
-                budget,
-                strategy,
-                "averaged",
-                np.array(SEEDS),
-                base + change,
-                base,
-                2000.0,
-                middle,
-                low,
-                high,
-                verdict,
+                measure=measure,
+                budget=budget,
+                strategy=strategy,
+                baseline="averaged",
+                seeds=np.array(SEEDS),
+                strategy_values=base + change,
+                baseline_values=base,
+                level=2000.0,
+                difference=middle,
+                low=low,
+                high=high,
+                verdict=verdict,
             )
         )
     return tuple(made)

@@ -26,8 +26,7 @@ def whole(task: str = "one", label: str = "independent") -> Contents:
         settings='[study]\nname = "small"\n',
         searches=(records.search(), records.search(label)),
         trainings=(records.training(tasks=tasks), records.training(label, tasks=tasks, shift=1.0)),
-        surface=records.surface(tasks),
-        shadows=(records.shadow(tasks=tasks), records.shadow(label, tasks=tasks)),
+        surfaces=((records.surface(tasks), (records.shadow(tasks=tasks), records.shadow(label, tasks=tasks))),),
         eigenvalues=(records.history(tasks=tasks), records.history(label, tasks=tasks)),
         explorations=(records.exploration(), records.exploration(label)),
         distances=(records.distances(),),
@@ -153,7 +152,7 @@ def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
 
 
 def test_the_same_contents_give_the_same_bytes() -> None:
-    contents = Contents("Twice", explorations=(records.exploration(),), surface=records.surface())
+    contents = Contents("Twice", explorations=(records.exploration(),), surfaces=((records.surface(), ()),))
     assert report.render(contents) == report.render(contents)
 
 
@@ -165,7 +164,7 @@ def test_the_same_contents_give_the_same_bytes() -> None:
         Contents(
             "One task", trainings=(records.training(tasks=("one",)),), eigenvalues=(records.history(tasks=("one",)),)
         ),
-        Contents("No trajectories", surface=records.surface()),
+        Contents("No trajectories", surfaces=((records.surface(), ()),)),
     ],
     ids=lambda contents: contents.title,
 )
