@@ -7,7 +7,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import xarray as xr
 from filelock import FileLock
 
 from analysis import results
-from analysis.results import Check, Record
+from analysis.results import Array, Check, Record
 
 FORMAT = "landscape-results"
 FORMAT_VERSION = 1
@@ -66,20 +66,21 @@ def to_xarray(record: Record) -> xr.Dataset:
 
 def from_xarray(dataset: xr.Dataset) -> Record:
     """The record that `to_xarray` made the dataset of. Nothing that a file names is imported: kinds are looked up."""
-    return _build(_kind(dataset.attrs.get("kind")), dataset, json.loads(dataset.attrs["fields"]), "")
+    attributes = json.loads(dataset.attrs["fields"])
+    return _build(_kind(dataset.attrs.get("kind")), lambda name: dataset[name].values, attributes, "")
 
 
-def save(path: Path | str, entries: Mapping[str, Entry]) -> None:
-    """Writes entries into their groups of a results file, in the place of what stood there.
+def save(path: Path | str, entries: Mapping[str, Entry], drop: Sequence[str] = ()) -> None:
+    """Writes entries into their groups of a results file, in the place of what stood there, and takes out the groups in
+    `drop` with all that is below them.
 
     The file is written anew beside the old one and then takes its place, so that a reader or a crash never meets half
-    a result; writers wait for each other.
+    a result; writers wait for each other. Room that a replaced group leaves is used again.
     """
     path = Path(path)
     with _replacing(path) as fresh:
-        with h5py.File(fresh, "a") as file:
-            file.attrs.update(format=FORMAT, format_version=FORMAT_VERSION)
-            for group in entries:
+        with h5py.File(fresh, "r+") as file:
+            for group in (*drop, *entries):
                 if group in file:
                     del file[group]
         tree = xr.DataTree.from_dict({group: _dataset(entry) for group, entry in entries.items()})
@@ -96,12 +97,10 @@ def _dataset(entry: Entry) -> xr.Dataset:
 def load(path: Path | str, group: str) -> Entry:
     """Reads one group. Raises `ArchiveError` naming the groups that are there when it is not."""
     with _open(path) as file:
-        there = _holds(file, group)
-    if not there:
-        raise ArchiveError(
-            f"{path} has no group {group!r}: expected one of {', '.join(groups(path)) or 'none, it is empty'}"
-        )
-    return _load(path, group)
+        if not _holds(file, group):
+            there = ", ".join(_groups(file)) or "none, it is empty"
+            raise ArchiveError(f"{path} has no group {group!r}: expected one of {there}")
+        return _read(file, group)
 
 
 def find(path: Path | str, group: str) -> Entry | None:
@@ -109,36 +108,57 @@ def find(path: Path | str, group: str) -> Entry | None:
     if not Path(path).exists():
         return None
     with _open(path) as file:
-        there = _holds(file, group)
-    return _load(path, group) if there else None
-
-
-def _holds(file: h5py.File, group: str) -> bool:
-    return group in file and "kind" in file[group].attrs
-
-
-def _load(path: Path | str, group: str) -> Entry:
-    with xr.open_dataset(path, group=group, engine="h5netcdf") as dataset:
-        dataset.load()
-    record = from_xarray(dataset)
-    provenance = Provenance(**json.loads(dataset.attrs["provenance"]))
-    checks = tuple(Check(**check) for check in json.loads(dataset.attrs["checks"]))
-    return Entry(record, provenance, checks)
+        return _read(file, group) if _holds(file, group) else None
 
 
 def load_all(path: Path | str) -> dict[str, Entry]:
     """Every group of a file, by name, sorted."""
-    return {group: _load(path, group) for group in groups(path)}
+    with _open(path) as file:
+        return {group: _read(file, group) for group in _groups(file)}
 
 
 def groups(path: Path | str) -> tuple[str, ...]:
     """The names of all results in a file, sorted."""
-    found: list[str] = []
     with _open(path) as file:
-        file.visititems(
-            lambda name, item: found.append(name) if isinstance(item, h5py.Group) and "kind" in item.attrs else None
-        )
+        return _groups(file)
+
+
+def _groups(file: h5py.File) -> tuple[str, ...]:
+    found: list[str] = []
+    file.visit(lambda name: found.append(name) if _holds(file, name) else None)
     return tuple(sorted(found))
+
+
+def _holds(file: h5py.File, group: str) -> bool:
+    item = file.get(group)
+    return isinstance(item, h5py.Group) and "kind" in item.attrs
+
+
+def _read(file: h5py.File, group: str) -> Entry:
+    """One group by h5py alone, which takes a twentieth of the time that opening it with xarray takes."""
+    there = file[group]
+    try:
+        record = _build(
+            _kind(there.attrs["kind"]), lambda name: _values(there[name]), json.loads(there.attrs["fields"]), ""
+        )
+        provenance = Provenance(**json.loads(there.attrs["provenance"]))
+        checks = tuple(Check(**check) for check in json.loads(there.attrs["checks"]))
+    except ArchiveError:
+        raise
+    except (KeyError, TypeError, ValueError, OSError) as error:
+        raise ArchiveError(
+            f"the group {group!r} of {file.filename} cannot be read ({error}): expected a result as this version "
+            "writes it; remove the file and make it anew"
+        ) from error
+    return Entry(record, provenance, checks)
+
+
+def _values(dataset: h5py.Dataset) -> Array:
+    """An array as xarray would decode it: netCDF has no booleans, and its strings are objects."""
+    if h5py.check_string_dtype(dataset.dtype) is not None:
+        return np.asarray(dataset.asstr()[()])
+    values = np.asarray(dataset[()])
+    return values.astype(bool) if dataset.attrs.get("dtype") == "bool" else values
 
 
 @contextlib.contextmanager
@@ -188,16 +208,18 @@ def _plain(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in attributes.items() if not isinstance(value, dict) and value != ""}
 
 
-def _build(kind: type[Record], dataset: xr.Dataset, attributes: Mapping[str, Any], prefix: str) -> Record:
+def _build(
+    kind: type[Record], array: Callable[[str], Array], attributes: Mapping[str, Any], prefix: str
+) -> Record:
     values: dict[str, Any] = {}
     for spec in fields(kind):
         name = prefix + spec.name
         if "dims" in spec.metadata:
-            values[spec.name] = dataset[name].values
+            values[spec.name] = array(name)
         elif "labels" in spec.metadata:
-            values[spec.name] = tuple(str(label) for label in dataset[name].values)
+            values[spec.name] = tuple(str(label) for label in array(name))
         elif isinstance(attributes[name], dict):
-            values[spec.name] = _build(_kind(attributes[name]["kind"]), dataset, attributes, f"{name}_")
+            values[spec.name] = _build(_kind(attributes[name]["kind"]), array, attributes, f"{name}_")
         else:
             values[spec.name] = attributes[name]
     return kind(**values)
@@ -227,13 +249,24 @@ def _replacing(path: Path) -> Iterator[Path]:
     with lock:
         fresh = path.with_name(f".{path.name}.new")
         try:
+            fresh.unlink(missing_ok=True)  # a killed writer's
             if path.exists():
                 with _open(path):
                     pass
                 shutil.copyfile(path, fresh)
+            else:
+                _create(fresh)
             yield fresh
             with fresh.open("rb") as handle:
                 os.fsync(handle.fileno())
             os.replace(fresh, path)
         finally:
             fresh.unlink(missing_ok=True)
+
+
+def _create(path: Path) -> None:
+    """An empty results file that keeps account of its free room, so that saving a group again and again does not make
+    it grow.
+    """
+    with h5py.File(path, "w", fs_strategy="fsm", fs_persist=True) as file:
+        file.attrs.update(format=FORMAT, format_version=FORMAT_VERSION)

@@ -311,4 +311,4 @@ class Comparison(Record):
     low: float
     high: float
     verdict: str
-    """`wider`, `narrower`, `undecided`, or `too few seeds`."""
+    """`wider` or `narrower` (`longer` or `shorter` for a path), `undecided`, or `too few seeds`."""

@@ -12,8 +12,8 @@ from analysis.results import BUDGETS, Array, Comparison, Estimate, Exploration
 FEWEST_SEEDS = 3
 """No verdict is given from fewer."""
 
-MEASURES = {"net": "net distance", "path_steps": "path length over steps", "path_updates": "path length over updates"}
-"""What is compared: attributes of `Exploration`, with their names in words."""
+MEASURES = {"net": ("wider", "narrower"), "path_steps": ("longer", "shorter"), "path_updates": ("longer", "shorter")}
+"""What is compared: attributes of `Exploration`, with the words for a larger and for a smaller value."""
 
 
 def estimate(values: Array) -> Estimate:
@@ -42,8 +42,8 @@ def compare(runs: Sequence[Exploration], strategy: str, baseline: str, measure: 
     """The difference of one measure between two strategies at one equal budget, paired over the seeds both have.
 
     Both are read at the largest budget that all their runs reach. d_i = strategy - baseline for seed i; the interval is
-    mean(d) +- t(0.975; n - 1) s / sqrt(n). The verdict is `wider` or `narrower` where the interval leaves out zero,
-    `undecided` where it does not, `too few seeds` below three.
+    mean(d) +- t(0.975; n - 1) s / sqrt(n). The verdict is `wider` or `narrower` (`longer` or `shorter` for a path)
+    where the interval leaves out zero, `undecided` where it does not, `too few seeds` below three.
     """
     by = {(run.run.label, run.run.seed): run for run in runs}
     seeds = sorted(s for label, s in by if label == strategy and (baseline, s) in by)
@@ -63,7 +63,7 @@ def compare(runs: Sequence[Exploration], strategy: str, baseline: str, measure: 
         difference=difference,
         low=low,
         high=high,
-        verdict=_verdict(len(seeds), low, high),
+        verdict=_verdict(MEASURES[measure], len(seeds), low, high),
     )
 
 
@@ -83,9 +83,10 @@ def _interval(differences: Array) -> tuple[float, float, float]:
     return found.value, found.value - half, found.value + half
 
 
-def _verdict(seeds: int, low: float, high: float) -> str:
+def _verdict(words: tuple[str, str], seeds: int, low: float, high: float) -> str:
     if seeds < FEWEST_SEEDS:
         return "too few seeds"
     if not np.isfinite([low, high]).all():
         return "undecided"
-    return "wider" if low > 0 else "narrower" if high < 0 else "undecided"
+    larger, smaller = words
+    return larger if low > 0 else smaller if high < 0 else "undecided"

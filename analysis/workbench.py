@@ -15,7 +15,17 @@ import numpy as np
 from analysis import archive, checks, distances, jobs, operators, planes, statistics, surfaces
 from analysis.archive import Entry, Provenance
 from analysis.pool import run_all
-from analysis.results import Comparison, DistanceMatrix, EigenvalueHistory, Exploration, Plane, Record, Shadow, Surface
+from analysis.results import (
+    Check,
+    Comparison,
+    DistanceMatrix,
+    EigenvalueHistory,
+    Exploration,
+    Plane,
+    Record,
+    Shadow,
+    Surface,
+)
 from analysis.settings import HessianSettings, ProblemName, SurfaceSettings
 from landscape.errors import LandscapeError
 from landscape.problem import Problem
@@ -124,7 +134,7 @@ class Workbench:
                 self._results.save({group: Entry(surface, made)})
             raise
         assert surface is not None
-        self._results.save({group: Entry(surface, made, (checks.plain_loop(self._problem, surface),))})
+        self._results.save({group: Entry(surface, made, (_of(group, checks.plain_loop(self._problem, surface)),))})
         return surface
 
     def _plane(self, chosen: SurfaceSettings) -> tuple[Plane, list[Shadow]]:
@@ -144,7 +154,12 @@ class Workbench:
             entries = {
                 f"shadow/{title}/{run.name}": Entry(shadow, made) for run, shadow in zip(self._runs, found, strict=True)
             }
-            self._results.save({f"plane/{title}": Entry(plane, made, (checks.point_and_shadow(plane),)), **entries})
+            self._results.save(
+                {
+                    f"plane/{title}": Entry(plane, made, (_of(f"plane/{title}", checks.point_and_shadow(plane)),)),
+                    **entries,
+                }
+            )
             note(f"{100 * plane.explained.sum():.0f} % of the variance" if principal else plane.recipe)
         return plane, found
 
@@ -218,6 +233,11 @@ class Workbench:
     def _made(self, inputs: Mapping[str, str], settings: Mapping[str, Any]) -> Provenance:
         problem = {"problem": self._name.name, "problem_settings": self._name.settings}
         return Provenance(dict(inputs), {**problem, **settings}, versions(), 0.0, self._name.device, now())
+
+
+def _of(what: str, check: Check) -> Check:
+    """The same check, saying of what it is."""
+    return replace(check, name=f"{what}: {check.name}")
 
 
 def _grid(chosen: SurfaceSettings, shadows: Sequence[Shadow]) -> surfaces.Grid:

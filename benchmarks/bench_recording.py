@@ -47,7 +47,7 @@ def _loop(problem: Problem, when: Every | None) -> float:
             output = model(batch.inputs)
             losses = [t.loss(output[t.name], y).mean() for t, y in zip(problem.tasks, batch.targets, strict=True)]
             optimiser.zero_grad()
-            torch.stack(losses).sum().backward()
+            torch.stack(losses).sum().backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             if recorder is not None:
                 recorder.step(torch.stack(losses))

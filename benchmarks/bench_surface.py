@@ -23,9 +23,7 @@ def run() -> list[dict[str, Any]]:
         problem.micro_batch = micro_batch
         plane, grid = _plane(problem), surfaces.Grid.square(POINTS, POINTS, 0.1)
         bare = [_seconds(lambda: _forward(problem)) * 1e3 for _ in range(REPEATS)]
-        measured = [
-            _seconds(lambda: surfaces.measure(problem, plane, grid)) / POINTS**2 * 1e3 for _ in range(REPEATS)
-        ]
+        measured = [_seconds(lambda: surfaces.measure(problem, plane, grid)) / POINTS**2 * 1e3 for _ in range(REPEATS)]
         rows.append(
             {
                 "micro-batch": micro_batch,

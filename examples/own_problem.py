@@ -1,6 +1,6 @@
 """A problem of one's own: two regressions from one small network, on data made on the spot.
 
-    landscape study --problem examples/own_problem.py:make --steps 200 --out own
+landscape study --problem examples/own_problem.py:make --steps 200 --out own
 """
 
 import torch

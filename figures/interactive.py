@@ -140,7 +140,7 @@ def _relief_axes(panel: Panel, domain: dict[str, list[float]]) -> dict[str, Any]
         "domain": domain,
         "aspectmode": "manual",
         "aspectratio": {"x": 1, "y": 1, "z": 0.7},
-        "camera": {"eye": {"x": 1.2, "y": -1.83, "z": 1.09}, "center": {"x": 0, "y": 0, "z": -0.17}},
+        "camera": {"eye": {"x": 1.3, "y": -1.98, "z": 1.18}, "center": {"x": 0, "y": 0, "z": -0.1}},
     }
 
 

@@ -25,7 +25,7 @@ from figures.scenes.explorations import MEASURES
 from figures.scenes.words import count, listed, seeds_of
 from figures.tables import Table
 
-WIDER, FEW = "wider", "too few seeds"
+LARGER, FEW = ("wider", "longer"), "too few seeds"
 CLAIMS = {
     "net": ("explores more widely", "explore more widely"),
     "path_steps": ("covers a longer path over steps", "cover a longer path over steps"),
@@ -154,7 +154,7 @@ def findings(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
 
 def _finding(strategy: str, baseline: str, measure: str, group: Sequence[Comparison]) -> str:
     budgets = {v: [c.budget for c in group if c.verdict == v] for v in dict.fromkeys(c.verdict for c in group)}
-    wider = budgets.pop(WIDER, [])
+    wider = [budget for verdict in LARGER for budget in budgets.pop(verdict, [])]
     does, do = CLAIMS.get(measure, (f"has a larger {measure}", f"have a larger {measure}"))
     if set(budgets) == {FEW} and not wider:
         return f"{strategy}: with too few seeds it cannot be said whether it {does} than {baseline}."

@@ -19,9 +19,11 @@ from analysis.results import (
     Training,
 )
 from figures.scenes.explorations import MEASURES
-from figures.scenes.words import count
+from figures.scenes.words import count, listed
 
-TONES = {"wider": "good", "narrower": "bad"}
+NEAR = 0.05
+"""Share of the loss below which two learning rates count as equally good."""
+TONES = {"wider": "good", "longer": "good", "narrower": "bad", "shorter": "bad"}
 MINUS = "\u2212"
 FACTOR_OF_TENS = 5
 """Numbers are written in full up to this many digits."""
@@ -232,8 +234,21 @@ def rates(searches: Sequence[RateSearch]) -> Table:
     """The loss that every learning rate reached, by strategy."""
     every = sorted({float(rate) for search in searches for rate in search.rates})
     rows: list[list[Cell | str]] = [[search.label, *(_rate(search, rate) for rate in every)] for search in searches]
-    note = "Averaged evaluation loss at the end of a short run; the chosen rate is marked."
+    note = "Averaged evaluation loss at the end of a short run with one seed; the chosen rate is marked."
+    near = [f"{s.label} {rate:.3g}" for s in searches for rate in _near(s)]
+    if near:
+        note += f" Within {NEAR:.0%} of it, which one seed cannot tell apart: {listed(near)}."
     return table("Learning rates tried", ("strategy", *(f"{rate:.3g}" for rate in every)), rows, note)
+
+
+def _near(search: RateSearch) -> tuple[float, ...]:
+    """Rates that did nearly as well as the chosen one."""
+    best = float(search.losses[search.rates == search.chosen].min())
+    return tuple(
+        float(r)
+        for r, loss in zip(search.rates, search.losses, strict=True)
+        if r != search.chosen and loss <= best * (1 + NEAR)
+    )
 
 
 def _rate(search: RateSearch, rate: float) -> Cell:

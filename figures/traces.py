@@ -200,7 +200,7 @@ def _(mark: Relief, place: Place) -> list[dict[str, Any]]:
             "colorscale": _scale(),
             "cmin": low,
             "cmax": high,
-            "opacity": 0.9,
+            "opacity": 0.8,
             "connectgaps": False,
             "showscale": False,
             "hovertemplate": _grid_hover(mark.bar),

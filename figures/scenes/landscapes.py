@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from figures.scenes.trajectories import (
     START,
     View,
     blanks,
+    explained_words,
     geometry,
     hover,
     identity,
@@ -71,7 +73,9 @@ def surface_relief(surface: Surface, shadows: Sequence[Shadow] = (), order: Sequ
     looks = _looks(shadows, order)
     true = [true_losses(surface, shadow) for shadow in shadows]
     reach = [np.concatenate([t[k] for t in true]) for k in range(view_count(surface))] if true else []
-    x, y = plane_axes(surface, shadows)
+    x, y = (
+        replace(axis, label=name) for axis, name in zip(plane_axes(surface, shadows), surface.plane.axes, strict=True)
+    )
     shown = views(surface, reach)
     panels = tuple(
         Panel(
@@ -92,7 +96,14 @@ def surface_relief(surface: Surface, shadows: Sequence[Shadow] = (), order: Sequ
         else ""
     )
     caption = sentences(_loss_words(surface, shown), geometry(surface.plane)[1].replace(", to equal scale", ""))
-    caption = sentences(caption, blanks(surface), _shadow_words(shadows), gap, _off_words(shadows, drawn=""))
+    caption = sentences(
+        caption,
+        explained_words(surface.plane),
+        blanks(surface),
+        _shadow_words(shadows),
+        gap,
+        _off_words(shadows, drawn=""),
+    )
     title = "Loss surface in relief, with trajectories at their true losses" if shadows else "Loss surface in relief"
     return Scene(title, caption, grid(panels, COLUMNS, 74.0), keys(looks)[:-1])
 

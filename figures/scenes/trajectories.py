@@ -89,6 +89,13 @@ def _axis_label(plane: Plane, k: int) -> str:
     return f"{plane.axes[k]} ({share:.1%} of variance)" if np.isfinite(share) else plane.axes[k]
 
 
+def explained_words(plane: Plane) -> str:
+    """How much of the trajectories' variance the axes explain, as a sentence; empty where it has no share."""
+    if not np.isfinite(plane.explained).all():
+        return ""
+    return f"The axes explain {plane.explained[0]:.1%} and {plane.explained[1]:.1%} of the trajectories' variance."
+
+
 def _range(grid: Array, coordinates: Sequence[Array]) -> tuple[float, float]:
     low, high = float(grid.min()), float(grid.max())
     points = np.concatenate([grid, *coordinates])
