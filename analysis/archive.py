@@ -246,22 +246,23 @@ def _replacing(path: Path) -> Iterator[Path]:
         raise ArchiveError(
             f"cannot write {path} ({error.strerror}): expected a folder that can be written; choose another"
         ) from error
-    with lock:
-        fresh = path.with_name(f".{path.name}.new")
-        try:
-            fresh.unlink(missing_ok=True)  # a killed writer's
-            if path.exists():
-                with _open(path):
-                    pass
-                shutil.copyfile(path, fresh)
-            else:
-                _create(fresh)
-            yield fresh
-            with fresh.open("rb") as handle:
-                os.fsync(handle.fileno())
-            os.replace(fresh, path)
-        finally:
-            fresh.unlink(missing_ok=True)
+    fresh = path.with_name(f".{path.name}.new")
+    try:
+        fresh.unlink(missing_ok=True)  # a killed writer's
+        if path.exists():
+            with _open(path):
+                pass
+            shutil.copyfile(path, fresh)
+        else:
+            _create(fresh)
+        yield fresh
+        with fresh.open("rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(fresh, path)
+    finally:
+        fresh.unlink(missing_ok=True)
+        Path(lock.lock_file).unlink(missing_ok=True)
+        lock.release()
 
 
 def _create(path: Path) -> None:

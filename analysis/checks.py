@@ -83,10 +83,11 @@ def path_bounds(trajectories: Sequence[Trajectory]) -> Check:
     """net <= path over steps <= path over updates (triangle inequality), by how much it is violated at most,
     relative.
     """
-    worst = 0.0
+    worst, tiny = 0.0, float(np.finfo(np.float64).tiny)
     for t in trajectories:
-        net = np.linalg.norm(np.asarray(t.shared[-1], np.float64) - t.shared[0])
-        worst = max(worst, (net - t.path_steps[-1]) / net, (t.path_steps[-1] - t.path_updates[-1]) / t.path_updates[-1])
+        net = float(np.linalg.norm(np.asarray(t.shared[-1], np.float64) - t.shared[0]))
+        steps, updates = float(t.path_steps[-1]), float(t.path_updates[-1])
+        worst = max(worst, (net - steps) / max(net, tiny), (steps - updates) / max(steps, tiny))
     return Check(
         "net distance <= path over steps <= path over updates", float(max(worst, 0.0)), 1e-5, "rounding of stored theta"
     )

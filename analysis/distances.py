@@ -93,4 +93,4 @@ def training(trajectory: Trajectory) -> Training:
 
 def _row(trajectory: Trajectory, row: int) -> Rows:
     shared = trajectory.shared
-    return Rows((1, shared.shape[1]), shared.dtype, lambda _: shared[row : row + 1])
+    return Rows((1, shared.shape[1]), shared.dtype, lambda _, columns: shared.read(slice(row, row + 1), columns))

@@ -43,10 +43,12 @@ def plan(settings: Settings, problem: Problem, workers: int) -> list[Stage]:
     searched = [n for n, s in enumerate(settings.strategies) if not s.rate]
     search_runs = len(searched) * len(settings.search.rates)
     search = sum(step[n] for n in searched) * len(settings.search.rates) * settings.search.steps
-    snapshots = chosen.steps // chosen.every + 2
+    snapshots = -(-chosen.steps // chosen.every) + 1
     train = sum(step) * chosen.steps + count * snapshots * evaluation
-    points = settings.surface.nx * settings.surface.ny
-    pairs = count * min(snapshots, settings.hessian.snapshots) * (len(problem.tasks) + 1) * settings.hessian.top
+    planes = 1 if len(settings.seeds) == 1 else 2
+    points = planes * settings.surface.nx * settings.surface.ny
+    at = len(set(settings.hessian.at)) or min(snapshots, settings.hessian.snapshots)
+    pairs = count * at * (len(problem.tasks) + 1) * settings.hessian.top
     return [
         Stage("search of learning rates", search_runs, "short runs", _shared(search, search_runs, workers)),
         Stage(

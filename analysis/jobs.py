@@ -38,7 +38,7 @@ def device(name: str) -> torch.device:
     """A device by name, or the error that says which there are."""
     try:
         found = torch.device(name)
-        torch.zeros(1, device=found)
+        torch.zeros(1, device=found).item()  # one that cannot be read, as `meta`, will not do
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         there = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
         raise LandscapeError(f"cannot use the device {name!r}: expected one of {', '.join(there)}") from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,8 +29,14 @@ class Tridiagonal:
         return torch.diag(self.alpha) + torch.diag(off, 1) + torch.diag(off, -1)
 
 
-def lanczos(operator: SymmetricOperator, start: Tensor, steps: int) -> Iterator[Tridiagonal]:
-    """Yields the factorisation after 1, 2, ..., `steps` products; ends early when the space is exhausted.
+def lanczos(
+    operator: SymmetricOperator, start: Tensor, steps: int, restart: np.random.Generator | None = None
+) -> Iterator[Tridiagonal]:
+    """Yields the factorisation after 1, 2, ..., `steps` products.
+
+    When the space that `start` reaches is exhausted (fewer eigenvectors have a part in it than there are), this ends,
+    or, given `restart`, goes on with a random vector orthogonal to that space; T then falls into blocks, beta = 0
+    between them, so that further copies of a multiple eigenvalue are found as well.
 
     Every new vector is made orthogonal to all earlier ones twice (Parlett: twice is enough), so no ghost eigenvalues.
     Cost: one product and 4 m n multiplications at step m; memory of (steps + 1) n numbers.
@@ -43,12 +50,22 @@ def lanczos(operator: SymmetricOperator, start: Tensor, steps: int) -> Iterator[
         vector = operator @ basis[m]
         alpha[m] = float(vector.double() @ basis[m].double())
         scale = float(vector.norm())
-        for _ in range(2):
-            vector = vector - basis[: m + 1].T @ (basis[: m + 1] @ vector)
+        vector = _orthogonal(vector, basis[: m + 1])
         length = float(vector.norm())
         exhausted = m + 1 == operator.size or length <= 100 * torch.finfo(operator.dtype).eps * scale
         beta[m] = 0.0 if exhausted else length
         yield Tridiagonal(basis[: m + 1], alpha[: m + 1], beta[: m + 1])
-        if exhausted:
+        if exhausted and (restart is None or m + 1 == operator.size):
             return
+        if exhausted and restart is not None:
+            drawn = torch.from_numpy(restart.standard_normal(operator.size)).to(operator.device, operator.dtype)
+            vector = _orthogonal(drawn, basis[: m + 1])
+            length = float(vector.norm())
         basis[m + 1] = vector / length
+
+
+def _orthogonal(vector: Tensor, basis: Tensor) -> Tensor:
+    """The part of a vector that is orthogonal to the rows of an orthonormal basis."""
+    for _ in range(2):
+        vector = vector - basis.T @ (basis @ vector)
+    return vector

@@ -37,9 +37,9 @@ def principal(trajectories: Sequence[Trajectory]) -> Plane:
     root = np.sqrt(weights)
     values, vectors = np.linalg.eigh(gram * np.outer(root, root))
     values, vectors = values[::-1], vectors[:, ::-1]
-    if len(values) < 2 or not values[1] > 1e-14 * values[0] > 0:
+    if len(values) < 2 or not values[1] > _variance_of_rounding(trajectories, values, centre):
         raise LandscapeError(
-            f"the {len(weights)} snapshots lie on one line: expected at least three that span a plane; "
+            f"the {len(weights)} snapshots lie on one line to rounding: expected at least three that span a plane; "
             "record more of them"
         )
     leading = vectors[:, :2] * np.sign(vectors[np.abs(vectors[:, :2]).argmax(0), [0, 1]])
@@ -64,6 +64,14 @@ def principal(trajectories: Sequence[Trajectory]) -> Plane:
     )
 
 
+def _variance_of_rounding(trajectories: Sequence[Trajectory], values: Array, centre: Array) -> float:
+    """What rounding alone can give an axis: half a unit in the last place of every stored entry, sum_i w_i
+    ||theta_i||^2 (eps / 2)^2 = (||c||^2 + trace K) (eps / 2)^2; and the rounding of the eigenvalues themselves.
+    """
+    half = max(float(np.finfo(t.theta.dtype).eps) for t in trajectories) / 2
+    return float(max(half**2 * (centre @ centre + values.sum()), 1e-14 * values[0]))
+
+
 def random(trajectory: Trajectory, row: int = -1, seed: int = 0) -> Plane:
     """A random plane through one snapshot, filter-normalised (Li et al., arXiv 1712.09913).
 
@@ -72,7 +80,7 @@ def random(trajectory: Trajectory, row: int = -1, seed: int = 0) -> Plane:
     directions are nearly, not exactly, orthogonal: the Gram matrix tells, and coordinates use its inverse.
 
     Raises:
-        LandscapeError: no tensor with two or more dimensions.
+        LandscapeError: no tensor with two or more dimensions, or next to no weights in them.
     """
     layout, origin = trajectory.layout, np.asarray(trajectory.theta[row], np.float64)
     if all(len(slot.shape) < 2 for slot in layout.slots):
@@ -82,10 +90,17 @@ def random(trajectory: Trajectory, row: int = -1, seed: int = 0) -> Plane:
         )
     rng = generator(seed, "plane")
     basis = np.stack([_filter_normalised(layout, origin, rng.standard_normal(layout.size)) for _ in range(2)])
+    gram = basis @ basis.T
+    low, high = np.linalg.eigvalsh(gram)
+    if not low > 1e-12 * high:
+        raise LandscapeError(
+            "two filter-normalised directions do not span a plane here: expected weights other than zero in at least "
+            f"two entries of one unit or in two units, the model has {layout.describe()}; use the principal plane"
+        )
     return Plane(
         origin=origin,
         basis=basis,
-        gram=basis @ basis.T,
+        gram=gram,
         buffers=np.asarray(trajectory.buffers[row]),
         explained=np.full(2, np.nan),
         recipe=f"random filter-normalised plane through step {trajectory.steps[row]} of {trajectory.name}",

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import multiprocessing
-import queue
 import signal
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 import torch
+
+from landscape.errors import LandscapeError
 
 Result = TypeVar("Result")
 Tell = Callable[[int], None]
@@ -23,16 +25,24 @@ def run_all(job: Callable[..., Result], arguments: Sequence[tuple[Any, ...]], wo
 
     With one worker everything runs here. Workers are fresh processes (`spawn`) with one torch thread each: small
     networks gain nothing from more, and a core that two processes share makes both wait. The first error ends all.
+
+    Raises:
+        LandscapeError: a worker was killed. And whatever a job raises.
     """
     if workers <= 1 or len(arguments) <= 1:
         return [job(*given, tell) for given in arguments]
     context = multiprocessing.get_context("spawn")
-    amounts = context.Queue()
+    amounts = context.SimpleQueue()  # a put is done when it returns, so that no amount comes after its job
     pool = ProcessPoolExecutor(min(workers, len(arguments)), context, _begin, (amounts,))
     futures = [pool.submit(_in_worker, job, given) for given in arguments]
     try:
         _listen(futures, amounts, tell)
         return [future.result() for future in futures]
+    except BrokenProcessPool as error:
+        raise LandscapeError(
+            "a worker process was killed: expected it to end by itself; was there too little memory? give the same "
+            "command again with fewer jobs"
+        ) from error
     except BaseException:
         for process in list(getattr(pool, "_processes", {}).values()):
             process.terminate()
@@ -56,10 +66,7 @@ def _listen(futures: Sequence[Future[Any]], amounts: Any, tell: Tell) -> None:
     pending = set(futures)
     while pending:
         done, pending = wait(pending, timeout=0.2, return_when=FIRST_EXCEPTION)
-        while True:
-            try:
-                tell(amounts.get_nowait())
-            except queue.Empty:
-                break
+        while not amounts.empty():
+            tell(amounts.get())
         for future in done:
             future.result()

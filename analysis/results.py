@@ -55,6 +55,13 @@ class Record:
                         f"{type(self).__name__}.{spec.name} has {size} entries along {dim!r}, others have {sizes[dim]}"
                     )
             array.setflags(write=False)
+        for spec in fields(self):
+            dim = spec.metadata.get("labels")
+            if dim is not None and len(getattr(self, spec.name)) != sizes.get(dim, 0):
+                raise ValueError(
+                    f"{type(self).__name__}.{spec.name} has {len(getattr(self, spec.name))} labels along {dim!r}, "
+                    f"its arrays have {sizes.get(dim, 0)} entries"
+                )
 
     def arrays(self) -> Iterator[tuple[Field[Any], Array]]:
         """The array fields with their values."""

@@ -21,10 +21,16 @@ from landscape.trajectory import Trajectory
 END_ORDER: dict[str, Callable[[Array], Array]] = {
     "largest": lambda values: np.argsort(-values, kind="stable"),
     "smallest": lambda values: np.argsort(values, kind="stable"),
+    "both": lambda values: _from_both_ends(np.argsort(-values, kind="stable")),
     "magnitude": lambda values: np.argsort(-np.abs(values), kind="stable"),
 }
-"""Ends of the spectrum, each with the order in which its values are reported; the sign counts except for
-`magnitude`.
+"""Ends of the spectrum, each with the order in which its values are reported (`both`: largest, smallest, second
+largest, ...); the sign counts except for `magnitude`.
+"""
+
+FRESH = 0.1
+"""Share of a random direction in a warm start: without it, a Lanczos run that starts in a space which the operator maps
+into itself would never learn of an eigenvalue outside it, however large.
 """
 
 
@@ -54,7 +60,9 @@ def top_eigenpairs(
 
     Stops when the estimated residuals |beta_m s_mk| of all pairs are below tolerance times the largest |value| found;
     then computes the true ones, ||H v - value v|| with ||v|| = 1, by a fresh product each, and calls a pair converged
-    when its true residual meets the tolerance. |value - nearest eigenvalue| <= residual. `start` warms the run.
+    when its true residual meets the tolerance. |value - nearest eigenvalue| <= residual. `start` warms the run. Where
+    products are not finite, nothing is: NaN, not converged. Of a multiple eigenvalue one copy is found, and others only
+    where the space is exhausted before there are `count` pairs.
 
     Cost: the Lanczos products, at most `accuracy.products`, and `count` more.
     """
@@ -62,10 +70,15 @@ def top_eigenpairs(
         raise LandscapeError(f"unknown end {end!r}: expected one of {', '.join(END_ORDER)}")
     if not 1 <= count <= operator.size:
         raise LandscapeError(f"expected 1 to {operator.size} eigenpairs of an operator of that size, got {count}")
-    first = start if start is not None else torch.from_numpy(generator(seed, "lanczos").standard_normal(operator.size))
-    first = first.to(operator.device, operator.dtype)
+    rng = generator(seed, "lanczos")
+    first = torch.from_numpy(rng.standard_normal(operator.size)).to(operator.device, operator.dtype)
+    if start is not None:
+        warm = start.to(operator.device, operator.dtype)
+        first = warm / warm.norm() + FRESH * first / first.norm()
     found: Tridiagonal | None = None
-    for found in lanczos(operator, first, max(accuracy.products, count)):
+    for found in lanczos(operator, first, max(accuracy.products, count), rng):
+        if not bool(torch.isfinite(found.alpha[-1] + found.beta[-1])):
+            return _undefined(operator.size, count, end, len(found.alpha))
         if _settled(found, count, end, accuracy.tolerance):
             break
     assert found is not None
@@ -82,6 +95,22 @@ def top_eigenpairs(
         end=end,
         products=len(found.alpha) + len(values),
     )
+
+
+def _undefined(size: int, count: int, end: str, products: int) -> Eigenpairs:
+    nothing = np.full(count, np.nan)
+    return Eigenpairs(
+        values=nothing,
+        vectors=np.full((count, size), np.nan),
+        residuals=nothing,
+        converged=np.zeros(count, bool),
+        end=end,
+        products=products,
+    )
+
+
+def _from_both_ends(descending: Array) -> Array:
+    return np.stack([descending, descending[::-1]], 1).ravel()[: len(descending)]
 
 
 def _ritz(found: Tridiagonal, count: int, end: str) -> tuple[Array, Array]:
@@ -108,8 +137,8 @@ def along(
     """Largest eigenvalues of every task's Hessian and of the average on the shared parameters, at some snapshots of a
     run.
 
-    Each Lanczos run starts from the sum of the vectors found at the snapshot before, which saves products where the
-    leading directions turn slowly; residuals are from fresh products all the same. `progress` is told the products of
+    Each Lanczos run starts from the sum of the vectors found at the snapshot before and a little of a random one, which
+    saves products where the leading directions turn slowly; residuals are from fresh products all the same. `progress` is told the products of
     every operator as it is done.
 
     Cost: (T + 1) runs of `top_eigenpairs` a snapshot.
@@ -130,7 +159,8 @@ def along(
                 pairs.residuals,
                 pairs.converged,
             )
-            warm[name] = torch.from_numpy(pairs.vectors.sum(0))
+            if np.isfinite(pairs.values).all():
+                warm[name] = torch.from_numpy(pairs.vectors.sum(0))
             products += pairs.products
             progress(pairs.products)
     return EigenvalueHistory(

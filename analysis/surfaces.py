@@ -27,7 +27,7 @@ class Grid:
     @classmethod
     def square(cls, nx: int = 25, ny: int | None = None, reach: float = 1.0) -> Grid:
         """From -reach to reach (a little further where a count is even)."""
-        return cls(_axis(-reach, reach, nx), _axis(-reach, reach, ny or nx))
+        return cls(_axis(-reach, reach, nx), _axis(-reach, reach, nx if ny is None else ny))
 
     @classmethod
     def around(cls, shadows: Sequence[Shadow], nx: int = 25, ny: int | None = None, margin: float = 0.15) -> Grid:
@@ -38,7 +38,7 @@ class Grid:
         low, high = np.minimum(points.min(0), 0), np.maximum(points.max(0), 0)
         room = margin * (high - low)
         low, high = low - room, high + room
-        return cls(_axis(low[0], high[0], nx), _axis(low[1], high[1], ny or nx))
+        return cls(_axis(low[0], high[0], nx), _axis(low[1], high[1], nx if ny is None else ny))
 
     @property
     def shape(self) -> tuple[int, int]:

@@ -70,11 +70,11 @@ class Results:
         )
         return entry.record if same and isinstance(entry.record, kind) else None
 
-    def save(self, entries: Mapping[str, Entry]) -> None:
-        """Saves entries with the seconds since their stage began."""
+    def save(self, entries: Mapping[str, Entry], drop: Sequence[str] = ()) -> None:
+        """Saves entries with the seconds since their stage began, and takes out the groups in `drop`."""
         seconds = time.perf_counter() - self._began
         timed = {g: replace(e, provenance=replace(e.provenance, seconds=seconds)) for g, e in entries.items()}
-        archive.save(self.path, timed)
+        archive.save(self.path, timed, drop)
 
 
 class Workbench:
@@ -94,7 +94,7 @@ class Workbench:
             raise LandscapeError("expected at least one trajectory, got none")
         for run in runs:
             _require_same(self._problem, run)
-        names = [run.name for run in runs]
+        names = [_group(run) for run in runs]
         for name_of_run in names:
             if names.count(name_of_run) > 1:
                 raise LandscapeError(
@@ -129,7 +129,7 @@ class Workbench:
                 if time.monotonic() - saved > SAVE_EVERY:
                     self._results.save({group: Entry(surface, made)})
                     saved = time.monotonic()
-        except KeyboardInterrupt:
+        except BaseException:
             if surface is not None:
                 self._results.save({group: Entry(surface, made)})
             raise
@@ -141,7 +141,7 @@ class Workbench:
         recipe = {"plane": chosen.plane, "seed": chosen.seed}
         made, title = self._made(self._hashes, recipe), chosen.title
         plane = self._results.known(f"plane/{title}", made, Plane)
-        shadows = [self._results.known(f"shadow/{title}/{run.name}", made, Shadow) for run in self._runs]
+        shadows = [self._results.known(f"shadow/{title}/{_group(run)}", made, Shadow) for run in self._runs]
         if plane is not None and all(shadow is not None for shadow in shadows):
             return plane, [shadow for shadow in shadows if shadow is not None]
         with self._results.stage("plane and shadows", len(self._runs)) as note:
@@ -152,16 +152,25 @@ class Workbench:
                 found.append(planes.shadow(run, plane))
                 self._progress.tell(1)
             entries = {
-                f"shadow/{title}/{run.name}": Entry(shadow, made) for run, shadow in zip(self._runs, found, strict=True)
+                f"shadow/{title}/{_group(run)}": Entry(shadow, made) for run, shadow in zip(self._runs, found, strict=True)
             }
             self._results.save(
                 {
                     f"plane/{title}": Entry(plane, made, (_of(f"plane/{title}", checks.point_and_shadow(plane)),)),
                     **entries,
-                }
+                },
+                drop=self._of_another_plane(title, plane),
             )
             note(f"{100 * plane.explained.sum():.0f} % of the variance" if principal else plane.recipe)
         return plane, found
+
+    def _of_another_plane(self, title: str, plane: Plane) -> list[str]:
+        """What would otherwise stand beside a new plane: the old one's shadows, also those of runs that are no longer
+        here, and its surface.
+        """
+        surface = archive.find(self._results.path, f"surface/{title}")
+        other = surface is not None and isinstance(surface.record, Surface) and surface.record.plane != plane
+        return [f"shadow/{title}", *([f"surface/{title}"] if other else [])]
 
     def eigenvalues(self, chosen: HessianSettings) -> list[EigenvalueHistory]:
         """Top eigenvalues of every task and of the average along every run."""
@@ -172,7 +181,7 @@ class Workbench:
             for run in self._runs
         }
         known = {
-            run.name: self._results.known(f"eigenvalues/{run.name}", made[run.name], EigenvalueHistory)
+            run.name: self._results.known(f"eigenvalues/{_group(run)}", made[run.name], EigenvalueHistory)
             for run in self._runs
         }
         todo = [run for run in self._runs if known[run.name] is None]
@@ -184,7 +193,7 @@ class Workbench:
                 checked = self._operator_checks(todo[0])
                 self._results.save(
                     {
-                        f"eigenvalues/{h.run.name}": Entry(h, made[h.run.name], checked if h is found[0] else ())
+                        f"eigenvalues/{archive.safe_name(h.run.name)}": Entry(h, made[h.run.name], checked if h is found[0] else ())
                         for h in found
                     }
                 )
@@ -199,40 +208,39 @@ class Workbench:
     def explore(self, baseline: str) -> tuple[list[Exploration], tuple[Comparison, ...]]:
         """Exploration of every run, distances between their ends, and every strategy against the baseline."""
         made = self._made(self._hashes, {"baseline": baseline})
-        known = self._results.known("distances/last", made, DistanceMatrix)
-        if known is not None:
-            records = [
-                entry.record
-                for entry in archive.load_all(self._results.path).values()
-                if entry.provenance.inputs == made.inputs
-            ]
-            return [r for r in records if isinstance(r, Exploration)], tuple(
-                r for r in records if isinstance(r, Comparison)
-            )
+        known = [self._results.known(f"exploration/{_group(run)}", made, Exploration) for run in self._runs]
+        there = [exploration for exploration in known if exploration is not None]
+        if len(there) == len(known) and self._results.known("distances/last", made, DistanceMatrix) is not None:
+            return there, statistics.compare_all(there, baseline)
         with self._results.stage("exploration", len(self._runs)) as note:
             explored: list[Exploration] = []
             entries: dict[str, Entry] = {}
             for run in self._runs:
                 explored.append(distances.exploration(run))
-                entries[f"exploration/{run.name}"] = Entry(explored[-1], made)
-                entries[f"training/{run.name}"] = Entry(distances.training(run), made)
+                entries[f"exploration/{_group(run)}"] = Entry(explored[-1], made)
+                entries[f"training/{_group(run)}"] = Entry(distances.training(run), made)
                 self._progress.tell(1)
             compared = statistics.compare_all(explored, baseline)
             for c in compared:
-                entries[f"comparison/{c.strategy}/{c.measure}/{c.budget}"] = Entry(c, made)
+                entries[f"comparison/{archive.safe_name(c.strategy)}/{c.measure}/{c.budget}"] = Entry(c, made)
             checked = (
                 checks.recorded_losses(self._problem, self._runs),
                 checks.same_start(self._runs),
                 checks.path_bounds(self._runs),
             )
             entries["distances/last"] = Entry(distances.between_last(self._runs), made, checked)
-            self._results.save(entries)
+            self._results.save(entries, drop=["exploration", "training", "comparison"])
             note(f"{len(explored)} runs, {len(compared)} comparisons")
         return explored, compared
 
     def _made(self, inputs: Mapping[str, str], settings: Mapping[str, Any]) -> Provenance:
         problem = {"problem": self._name.name, "problem_settings": self._name.settings}
         return Provenance(dict(inputs), {**problem, **settings}, versions(), 0.0, self._name.device, now())
+
+
+def _group(run: Trajectory) -> str:
+    """A run's name in the results file, whatever its user called it."""
+    return archive.safe_name(run.name)
 
 
 def _of(what: str, check: Check) -> Check:

@@ -8,10 +8,24 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import typer.core
 
 from cli.console import Stages, duration, emit, say, show
+from cli.errors import Interrupted
+
+
+class _Commands(typer.core.TyperGroup):
+    """The commands, with an interruption left to `cli.run`."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise Interrupted from error
+
 
 app = typer.Typer(
+    cls=_Commands,
     help="Loss landscapes of multi-task networks: train, record, analyse, draw, report.",
     no_args_is_help=True,
     add_completion=False,
@@ -156,9 +170,8 @@ def train(
     from landscape.strategies import named
 
     torch.set_num_threads(threads)
-    weights: Any = [float(w) for w in reduction.split(",")] if "," in reduction else reduction
     words = {
-        "reduction": weights,
+        "reduction": _reduction(reduction),
         "order": order,
         "batches": batches,
         "states": states,
@@ -355,7 +368,7 @@ def figures(
     """Draw every figure that a results file allows. Needs no torch."""
     drawn = _draw(_results(results), out, formats, quiet)
     if as_json:
-        emit(drawn)
+        emit({"figures": drawn})
     else:
         typer.echo(out)
 
@@ -365,24 +378,29 @@ def report(
     results: Annotated[Path, typer.Argument(help="A results file, or a study's folder.")],
     out: Out = Path("report.html"),
     quiet: Quiet = False,
+    as_json: Json = False,
 ) -> None:
     """Write one offline page with settings, numbers with errors, figures and checks. Needs no torch."""
-    typer.echo(_report(_results(results), out, quiet))
+    page = _report(_results(results), out, quiet)
+    if as_json:
+        emit({"report": page})
+    else:
+        typer.echo(page)
 
 
 @app.command(epilog="Example: [bold]landscape info run.h5[/bold]")
 def info(
-    file: Annotated[Path, typer.Argument(help="A trajectory or a results file.")],
+    file: Annotated[Path, typer.Argument(help="A trajectory, a results file, or a study's folder.")],
     as_json: Json = False,
 ) -> None:
     """Say what a file holds: a trajectory (also while it is being written) or results."""
-    from cli.describe import describe
+    from cli.describe import describe, lines
 
-    title, facts = describe(file)
+    facts = describe(_results(file))
     if as_json:
-        emit(dict(facts))
+        emit(facts)
     else:
-        show(title, ["", ""], [[name, str(value)] for name, value in facts])
+        show(f"{facts['file']}: {facts['holds']}", ["", ""], lines(facts))
 
 
 def _bench(
@@ -399,12 +417,21 @@ def _validated(kind: Any, **values: Any) -> Any:
     return section(kind, values)
 
 
+def _reduction(text: str) -> Any:
+    if "," not in text:
+        return text
+    try:
+        return [float(weight) for weight in text.split(",")]
+    except ValueError as error:
+        raise ValueError(f"expected --reduction as sum, mean or weights such as 1,0.5,2, got {text!r}") from error
+
+
 def _settings(given: list[str]) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for text in given:
         key, equals, value = text.partition("=")
         if not equals:
-            raise ValueError(f"expected a setting as KEY=VALUE, got {text!r}")
+            raise ValueError(f"expected --set as KEY=VALUE, got {text!r}: put an equals sign between name and value")
         try:
             found[key.strip()] = json.loads(value)
         except json.JSONDecodeError:

@@ -12,9 +12,21 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
 
-out = Console(file=sys.stdout, soft_wrap=True, highlight=False)
-err = Console(file=sys.stderr, soft_wrap=True, highlight=False)
+WIDE = 1000
+"""Columns where the output is no terminal: nothing is wrapped or cut."""
+
+
+class _Lasting(Console):
+    """A console that falls silent where its reader has gone, instead of ending what is being done."""
+
+    def on_broken_pipe(self) -> None:
+        self.quiet = True
+
+
+out = _Lasting(soft_wrap=True, highlight=False)
+err = _Lasting(stderr=True, soft_wrap=True, highlight=False)
 
 
 class Stages:
@@ -67,12 +79,13 @@ def say(text: str, quiet: bool = False) -> None:
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """A table on stdout; numbers are right-aligned."""
-    table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False, show_header=any(columns))
     for place, column in enumerate(columns):
-        table.add_column(column, justify="left" if place == 0 else "right")
+        table.add_column(column, justify="left" if place == 0 else "right", overflow="fold")
     for row in rows:
-        table.add_row(*(cell.replace("[", "\\[") for cell in row))
-    out.print(table)
+        table.add_row(*map(Text, row))
+    console = out if out.is_terminal else _Lasting(width=WIDE, highlight=False)
+    console.print(table)
 
 
 def emit(value: Any) -> None:

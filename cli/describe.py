@@ -2,41 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import h5py
 
 from analysis import archive
 from cli.console import duration
 
-Facts = list[tuple[str, object]]
+Facts = dict[str, Any]
 
 
-def describe(path: Path) -> tuple[str, Facts]:
-    """A title and facts of a trajectory or a results file, by the format that the file states."""
-    if _format(path) == archive.FORMAT:
-        return f"{path}: results", _results(path)
-    from landscape import store
+def describe(path: Path) -> Facts:
+    """The facts of a trajectory or of a results file, told apart by the format that the file states."""
+    return _results(path) if _format(path) == archive.FORMAT else _trajectory(path)
 
-    run = store.open(path)
-    who = run.provenance
-    facts: Facts = [
-        ("problem", f"{who.problem} {dict(who.settings) or ''}".strip()),
-        ("strategy", who.strategy),
-        ("label, seed", f"{who.label}, {who.seed}"),
-        ("state", "complete" if run.complete else "not complete: being written, or interrupted"),
-        ("snapshots", f"{len(run)}, step {run.steps[0]} to {run.steps[-1]}"),
-        ("updates, gradients", f"{run.updates[-1]}, {run.gradients[-1]}"),
-        ("seconds of training", duration(float(run.seconds[-1]))),
-        ("path length", f"{run.path_steps[-1]:.6g} over steps, {run.path_updates[-1]:.6g} over updates"),
-        ("theta", run.layout.describe()),
-        ("buffers", run.buffers.shape[1]),
-    ]
-    facts += [(f"loss of {name}", f"{value:.6g}") for name, value in zip(run.tasks, run.losses[-1], strict=True)]
-    facts += [(name, f"{value:.6g}") for name, value in zip(who.metrics, run.metrics[-1], strict=True)]
-    facts += [("evaluation data", who.data), ("created", who.created)]
-    facts += [(name, version) for name, version in who.versions.items()]
-    return f"{path}: trajectory", facts
+
+def lines(facts: Facts) -> list[list[str]]:
+    """Facts as rows of a name and a text; of a trajectory's facts that have parts, a row a part."""
+    rows: list[list[str]] = []
+    for key, value in facts.items():
+        name = key.replace("_", " ")
+        if isinstance(value, Mapping) and "kind" in value:
+            rows.append([key, _result(value)])
+        elif isinstance(value, Mapping):
+            rows += [[f"{name} {part}", _text(text)] for part, text in value.items()]
+        elif key not in ("file", "holds"):
+            rows.append([name, _text(value)])
+    return rows
+
+
+def _text(value: object) -> str:
+    if isinstance(value, bool):
+        return "yes" if value else "no, it is being written or was interrupted"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _result(facts: Mapping[str, Any]) -> str:
+    passed, failed = facts["checks_passed"], facts["checks_failed"]
+    parts = [facts["kind"], duration(facts["seconds"])]
+    parts += [f"{passed} check{'s' if passed > 1 else ''} passed"] * bool(passed)
+    return ", ".join([*parts, *(f"check failed: {name}" for name in failed)])
 
 
 def _format(path: Path) -> object:
@@ -47,16 +54,48 @@ def _format(path: Path) -> object:
         return None
 
 
+def _trajectory(path: Path) -> Facts:
+    from landscape import store
+
+    run = store.open(path)
+    who = run.provenance
+    return {
+        "file": path,
+        "holds": "trajectory",
+        "complete": run.complete,
+        "problem": who.problem,
+        "setting": dict(who.settings),
+        "strategy": who.strategy,
+        "label": who.label,
+        "seed": who.seed,
+        "snapshots": len(run),
+        "first_step": int(run.steps[0]),
+        "last_step": int(run.steps[-1]),
+        "updates": int(run.updates[-1]),
+        "gradients": int(run.gradients[-1]),
+        "seconds": float(run.seconds[-1]),
+        "path_length": {"steps": float(run.path_steps[-1]), "updates": float(run.path_updates[-1])},
+        "theta": run.layout.describe(),
+        "buffers": run.buffers.shape[1],
+        "loss": dict(zip(run.tasks, run.losses[-1].tolist(), strict=True)),
+        "metric": dict(zip(who.metrics, run.metrics[-1].tolist(), strict=True)),
+        "evaluation_data": who.data,
+        "created": who.created,
+        "version": dict(who.versions),
+    }
+
+
 def _results(path: Path) -> Facts:
-    facts: Facts = []
-    for group, entry in archive.load_all(path).items():
-        failed = [check.name for check in entry.checks if not check.passed]
-        checks = (
-            f", checks failed: {'; '.join(failed)}"
-            if failed
-            else f", {len(entry.checks)} checks passed"
-            if entry.checks
-            else ""
-        )
-        facts.append((group, f"{type(entry.record).__name__}, {duration(entry.provenance.seconds)}{checks}"))
-    return facts
+    return {
+        "file": path,
+        "holds": "results",
+        **{
+            group: {
+                "kind": type(entry.record).__name__,
+                "seconds": entry.provenance.seconds,
+                "checks_passed": sum(check.passed for check in entry.checks),
+                "checks_failed": [check.name for check in entry.checks if not check.passed],
+            }
+            for group, entry in archive.load_all(path).items()
+        },
+    }

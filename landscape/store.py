@@ -7,10 +7,11 @@ part of the file, then everything is forced out. HDF5's single-writer mode keeps
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,10 +35,13 @@ _SCALARS = {
     "path_steps": np.float64,
     "path_updates": np.float64,
 }
+_SMALL = (*_SCALARS, "losses", "metrics", "history_rows")
 _HISTORY = ("step", "losses", "shared_update_norm", "shared_path")
 _CHUNK_BYTES = 1 << 20
 _SLACK = 1 << 18
 """Bytes reserved beyond a snapshot's own, for the file's index structures."""
+_END_OF_FILE = 28
+"""Where the superblock (versions 2 and 3, which `libver="latest"` writes) holds the end of what the file uses."""
 
 
 def _header(file: h5py.File, who: Provenance, layout: Layout, buffers: BufferLayout) -> None:
@@ -109,11 +113,11 @@ def _create_arrays(file: h5py.File, who: Provenance, width: int, buffers: int, d
     file.create_dataset("snapshots/complete", (), np.uint8, data=0)
 
 
-def _checksum(file: h5py.File, row: int, rows: slice) -> int:
-    """CRC-32 over a snapshot's small fields and the history rows that came with it."""
-    small = [file[f"snapshots/{key}"][row] for key in (*_SCALARS, "losses", "metrics", "history_rows")]
+def _checksum(arrays: Mapping[str, Any], row: int, rows: slice) -> int:
+    """CRC-32 over a snapshot's small fields and the history rows that came with it; arrays by their place in a file."""
+    small = [arrays[f"snapshots/{key}"][row] for key in _SMALL]
     value = 0
-    for array in [*small, *(file[f"history/{key}"][rows] for key in _HISTORY)]:
+    for array in [*small, *(arrays[f"history/{key}"][rows] for key in _HISTORY)]:
         value = zlib.crc32(np.ascontiguousarray(array).tobytes(), value)
     return value
 
@@ -144,7 +148,7 @@ class Writer:
         Raises:
             LandscapeError: there is no room for it; what was acknowledged before is kept.
         """
-        self._reserve(snapshot)
+        self._make_room(snapshot)
         file, row, rows = self._file, self._count, slice(self._rows, self._rows + len(snapshot.history))
         for key in _SCALARS:
             _put(file[f"snapshots/{key}"], row, getattr(snapshot, key))
@@ -184,25 +188,19 @@ class Writer:
         self._file.flush()
         os.fsync(self._file.id.get_vfd_handle())
 
-    def _reserve(self, snapshot: Snapshot) -> None:
-        """Takes the room for a snapshot from the disk beforehand, so that HDF5 never meets a full one."""
+    def _make_room(self, snapshot: Snapshot) -> None:
         history = sum(getattr(snapshot.history, key).nbytes for key in _HISTORY)
-        needed = snapshot.theta.nbytes + snapshot.buffers.nbytes + history + len(snapshot.state) + _SLACK
-        handle = self._file.id.get_vfd_handle()
-        try:
-            if hasattr(os, "posix_fallocate"):
-                os.posix_fallocate(handle, os.fstat(handle).st_size, needed)
-        except OSError as error:
-            kept = (
-                f"{self._count} snapshots are kept, the last at step {self.last_step}"
-                if self._count
-                else "nothing was written"
-            )
-            raise LandscapeError(
-                f"no room for the next snapshot in {self._path} ({error.strerror}): expected {needed} more "
-                f"bytes; {kept}; "
-                "free some space and give the same command again"
-            ) from error
+        kept = (
+            f"{self._count} snapshots are kept, the last at step {self.last_step}"
+            if self._count
+            else "nothing was written"
+        )
+        _reserve(
+            self._file,
+            snapshot.theta.nbytes + snapshot.buffers.nbytes + history + len(snapshot.state),
+            self._path,
+            kept,
+        )
 
     @property
     def last_step(self) -> int:
@@ -237,7 +235,7 @@ def writer(
         try:
             yield Writer(file, path, hidden)
         finally:
-            _close(file)
+            _close(file, hidden if hidden is not None and hidden.exists() else path)
             if hidden is not None:
                 hidden.unlink(missing_ok=True)
 
@@ -271,8 +269,14 @@ def _created(path: Path, who: Provenance, layout: Layout, buffers: BufferLayout,
         raise LandscapeError(
             f"cannot write {path.parent} ({error}): expected a folder that can be written; choose another"
         ) from error
-    _header(file, who, layout, buffers)
-    _create_arrays(file, who, layout.size, buffers.size, dtype)
+    try:
+        _reserve(file, _SLACK, path.parent, "nothing was written")
+        _header(file, who, layout, buffers)
+        _create_arrays(file, who, layout.size, buffers.size, dtype)
+    except BaseException:
+        file.close()
+        path.unlink()
+        raise
     return file
 
 
@@ -293,10 +297,33 @@ def _reopened(path: Path) -> h5py.File:
         return h5py.File(path, "r+", libver="latest", locking=False)
 
 
-def _close(file: h5py.File) -> None:
-    """Closes a file; what cannot be written any more was not acknowledged, so an error here loses nothing."""
+def _reserve(file: h5py.File, wanted: int, path: Path, kept: str) -> None:
+    """Takes room from the disk beforehand, beyond what the file uses, so that HDF5 never meets a full one."""
+    needed = wanted + _SLACK
+    try:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.id.get_vfd_handle(), file.id.get_filesize(), needed)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EFBIG, errno.EDQUOT):
+            return
+        raise LandscapeError(
+            f"no room to go on writing {path} ({error.strerror}): expected {needed} more bytes; {kept}; free some "
+            "space and give the same command again"
+        ) from error
+
+
+def _close(file: h5py.File, path: Path) -> None:
+    """Closes a file and gives back the room that was reserved and not used.
+
+    What cannot be written any more was not acknowledged, so an error here loses nothing.
+    """
     with contextlib.suppress(OSError, RuntimeError):
         file.close()
+        with path.open("rb+") as raw:
+            raw.seek(_END_OF_FILE)
+            end = int.from_bytes(raw.read(8), "little")
+            if 0 < end < path.stat().st_size:
+                raw.truncate(end)
 
 
 def _force_file(path: Path) -> None:
@@ -399,16 +426,19 @@ def _trajectory(file: h5py.File, path: Path) -> Trajectory:
 
 def _whole(file: h5py.File, stated: int, path: Path) -> int:
     """How many snapshots from the first on are whole: checksums of the small fields, readable theta of the last."""
-    stops = np.concatenate([[0], file["snapshots/history_rows"][:stated]])
-    sums = file["snapshots/checksum"][:stated]
-    count = 0
-    while count < len(sums) and _checksum(file, count, slice(int(stops[count]), int(stops[count + 1]))) == sums[count]:
+    arrays = {f"snapshots/{key}": file[f"snapshots/{key}"][:stated] for key in _SMALL}
+    stops = np.concatenate([[0], arrays["snapshots/history_rows"]])
+    arrays |= {f"history/{key}": file[f"history/{key}"][: int(stops[-1])] for key in _HISTORY}
+    sums, count = file["snapshots/checksum"][:stated], 0
+    while (
+        count < len(sums) and _checksum(arrays, count, slice(int(stops[count]), int(stops[count + 1]))) == sums[count]
+    ):
         count += 1
     while count and not _readable(file, count - 1):
         count -= 1
     if not count:
         raise LandscapeError(
-            f"{path} holds no whole snapshot yet: expected at least one; it was cut short or has just been begun"
+            f"{path} holds no whole snapshot: expected at least one; it was cut short or has just been begun"
         )
     return count
 
@@ -421,18 +451,18 @@ def _readable(file: h5py.File, row: int) -> bool:
 
 
 def _rows(path: Path, key: str, shape: tuple[int, int], dtype: np.dtype[Any]) -> Rows:
-    def read(rows: Any) -> Array:
+    def read(rows: Any, columns: slice) -> Array:
         order: Any = slice(None)
         if isinstance(rows, np.ndarray):
             rows, order = np.unique(rows, return_inverse=True)
         try:
             with _reading(path) as file:
-                block = file[f"snapshots/{key}"][rows]
+                block = file[f"snapshots/{key}"][rows, columns]
         except OSError as error:
             raise LandscapeError(
                 f"{path} is damaged: its {key} does not match its checksum in the rows asked for"
             ) from error
-        return np.asarray(block[order][..., : shape[1]] if block.ndim > 1 else block[: shape[1]])
+        return np.asarray(block[order] if block.ndim > 1 else block)
 
     return Rows(shape, dtype, read)
 

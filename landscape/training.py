@@ -107,6 +107,7 @@ def record(
         LandscapeError: the file holds a run of other settings, or is not a trajectory, or is being written.
         TrainingDiverged: as `train`; the snapshots before are kept.
     """
+    strategy.states(len(problem.tasks))  # one that does not fit the tasks is refused before anything is written
     who = provenance(problem, strategy, seed, plan, label)
     path = Path(path)
     if path.exists():

@@ -186,18 +186,18 @@ class Rows:
 
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
-    read: Callable[[Any], Array]
-    """Reads the rows that one index or slice selects."""
+    read: Callable[[Any, slice], Array]
+    """Reads the rows that one index or slice selects, and of them a slice of neighbouring columns."""
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, key: Any) -> Array:
-        rows, rest = (key[0], key[1:]) if isinstance(key, tuple) else (key, ())
-        block = self.read(_within(rows, self.shape[0]))
-        if not rest:
-            return block
-        return np.asarray(block[(slice(None), *rest) if block.ndim == len(self.shape) else rest])
+        rows, columns = key if isinstance(key, tuple) else (key, slice(None))
+        rows = _within(rows, self.shape[0])
+        if isinstance(columns, slice) and (columns.step or 1) == 1:
+            return self.read(rows, slice(*columns.indices(self.shape[1])[:2]))
+        return np.asarray(self.read(rows, slice(0, self.shape[1]))[..., columns])
 
     def blocks(self, budget: int = 1 << 26) -> Iterator[Array]:
         """All rows in order, a few at a time: as many as fit into `budget` bytes, at least one."""
@@ -264,9 +264,15 @@ class Trajectory:
         """Theta restricted to the shared parameters [S, P_shared]."""
         spans = self.layout.spans()
 
-        def read(rows: Any) -> Array:
-            block = self.theta.read(rows)
-            return np.concatenate([block[..., span] for span in spans], axis=-1)
+        def read(rows: Any, columns: slice) -> Array:
+            parts, offset = [], 0
+            for span in spans:
+                size = span.stop - span.start
+                first, last = max(columns.start - offset, 0), min(columns.stop - offset, size)
+                if first < last:
+                    parts.append(self.theta.read(rows, slice(span.start + first, span.start + last)))
+                offset += size
+            return np.concatenate(parts, axis=-1) if parts else self.theta.read(rows, slice(0, 0))
 
         return Rows((len(self), self.layout.count()), self.theta.dtype, read)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
 import inspect
+import re
 import sys
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +35,7 @@ def load(name: str, settings: Mapping[str, Any] | None = None) -> Problem:
     settings = dict(settings or {})
     make = BUILT_IN[name] if name in BUILT_IN else _users_own(name)
     _require_settings(name, make, settings)
-    with seeded(0, "problem"):
+    with seeded(0, "problem"), _failures_of(name):
         problem = make(**settings)
     if not isinstance(problem, Problem):
         raise LandscapeError(f"{name} returned {type(problem).__name__}: expected a landscape.Problem")
@@ -76,7 +79,8 @@ def _from_file(path: Path) -> Any:
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    with _failures_of(str(path)):
+        spec.loader.exec_module(module)
     return module
 
 
@@ -84,8 +88,39 @@ def _from_package(name: str) -> Any:
     if str(Path.cwd()) not in sys.path:
         sys.path.append(str(Path.cwd()))
     try:
-        return importlib.import_module(name)
-    except ModuleNotFoundError as error:
+        with _failures_of(name):
+            return importlib.import_module(name)
+    except LandscapeError as error:
+        missing = error.__cause__
+        if isinstance(missing, ModuleNotFoundError) and f"{name}.".startswith(f"{missing.name}."):
+            raise LandscapeError(
+                f"cannot import {name} ({missing}): expected an importable module, or a file as path/to/file.py:make"
+            ) from missing
+        raise
+
+
+@contextlib.contextmanager
+def _failures_of(name: str) -> Iterator[None]:
+    """Whatever a user's own code raises becomes one sentence that names type, text and place."""
+    try:
+        yield
+    except LandscapeError:
+        raise
+    except (Exception, SystemExit) as error:
+        said = " ".join(str(error).split()) or "without a text"
         raise LandscapeError(
-            f"cannot import {name} ({error}): expected an importable module, or a file as path/to/file.py:make"
+            f"{name} failed with {type(error).__name__} at {_place(error)} ({said}): expected it to make a problem; "
+            "mend it, or the settings given to it"
         ) from error
+
+
+def _place(error: BaseException) -> str:
+    """File and line where an error was raised; in code of other libraries, the line that called into them."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not _LIBRARIES.search(frame.filename)]
+    return f"{(own or frames)[-1].filename}:{(own or frames)[-1].lineno}"
+
+
+_LIBRARIES = re.compile(r"site-packages|dist-packages|[\\/]lib[\\/]python3|<frozen")

@@ -26,6 +26,7 @@ class Averaged:
     label = "averaged"
 
     def states(self, tasks: int) -> int:
+        require_weights(self.reduction, tasks)
         return 1
 
     def step(self, run: Workspace, number: int, seed: int) -> Tensor:

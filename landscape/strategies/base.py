@@ -74,6 +74,12 @@ class Weights:
         return f"Weights({', '.join(map(repr, self.values))})"
 
 
+def require_weights(reduction: Reduction, tasks: int) -> None:
+    """Raises where a reduction has weights, but not one a task."""
+    if isinstance(reduction, Weights) and len(reduction.values) != tasks:
+        raise LandscapeError(f"expected a weight for each of the {tasks} tasks, got {len(reduction.values)}")
+
+
 def serve(run: Workspace, batch: int, tasks: Sequence[int], state: int, reduction: Reduction) -> list[Tensor]:
     """One forward, one backward and one update for some tasks together; their losses before it.
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from landscape.errors import LandscapeError
 from landscape.optimisers import Optimiser
 from landscape.randomness import generator
-from landscape.strategies.base import Reduction, Sum
+from landscape.strategies.base import Reduction, Sum, require_weights
 from landscape.strategies.sequential import Fixed, Order, SameBatch, Serving, pass_over
 from landscape.workspace import Workspace
 
@@ -104,6 +104,7 @@ class Grouped:
         return [tuple(sorted(int(t) for t in drawn[end - size : end])) for size, end in zip(sizes, ends, strict=True)]
 
     def states(self, tasks: int) -> int:
+        require_weights(self.reduction, tasks)
         return 1 + max(self.states_of_theta.numbers(len(self.partition.sizes(tasks))))
 
     def step(self, run: Workspace, number: int, seed: int) -> Tensor:
