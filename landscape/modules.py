@@ -84,7 +84,7 @@ def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
 
 def flatten(tensors: Sequence[Tensor]) -> Tensor:
     """One vector with copies of all entries, in order."""
-    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors])
+    return torch.cat([tensor.detach().reshape(-1) for tensor in tensors]) if tensors else torch.zeros(0)
 
 
 def unflatten(layout: Layout, theta: Tensor) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from landscape import store
 from landscape.errors import LandscapeError
-from landscape.modules import trainable
+from landscape.modules import flatten, trainable
 from landscape.problem import Problem
 from landscape.provenance import of_problem
 from landscape.schedules import Every, Schedule
@@ -75,8 +75,7 @@ class Recorder:
             )
         self._shared = [p for name, p in parameters.items() if owners[name] == SHARED]
         self._all = [p for name, p in parameters.items() if owners[name] != UNUSED]
-        self._at_step = [p.detach().clone() for p in self._shared]
-        self._at_update = [p.detach().clone() for p in self._shared]
+        self._at_step = self._at_update = flatten(self._shared)
         self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
         self._counted = 0
         self._finer = torch.zeros_like(self._path_steps)
@@ -86,22 +85,28 @@ class Recorder:
 
     def update(self, gradients: int = 1) -> None:
         """Counts one change of the shared parameters inside the current step."""
-        self._finer = self._finer + self._moved(self._at_update)
+        now = flatten(self._shared)
+        self._finer = self._finer + _norm(now - self._at_update)
+        self._at_update = now
         self._updates += 1
         self._gradients += gradients
         self._counted += 1
 
     def step(self, losses: Tensor | None = None) -> None:
         """Counts one training step; stores a snapshot when the schedule says so. `losses` [T] go into the history."""
-        if not self._counted:
-            self.update()
-        self._step += 1
-        moved = self._moved(self._at_step)
         row = torch.full((len(self._problem.tasks),), torch.nan) if losses is None else losses.detach()
         if row.shape != (len(self._problem.tasks),):
             raise LandscapeError(
                 f"expected one loss for each of the {len(self._problem.tasks)} tasks, got shape {list(row.shape)}"
             )
+        if self._counted:
+            self._at_update = flatten(self._shared)
+            moved = _norm(self._at_update - self._at_step)
+        else:
+            self.update()
+            moved = self._finer
+        self._at_step = self._at_update
+        self._step += 1
         self._path_steps = self._path_steps + moved
         self._path_updates = self._path_updates + self._finer
         self._pending.append((row.to(torch.float64), moved, self._finer))
@@ -119,15 +124,6 @@ class Recorder:
                 self._writer.finish()
         finally:
             self._opened.__exit__(kind, error, trace)
-
-    def _moved(self, before: list[Tensor]) -> Tensor:
-        """||shared now - before||, summed in float64; `before` becomes now."""
-        total = torch.zeros_like(self._path_steps)
-        with torch.no_grad():
-            for parameter, old in zip(self._shared, before, strict=True):
-                total += torch.linalg.vector_norm(parameter - old, dtype=torch.float64) ** 2
-                old.copy_(parameter)
-        return total.sqrt()
 
     def _store(self) -> None:
         if self._step:
@@ -161,3 +157,8 @@ class Recorder:
             return History(steps, np.zeros((0, len(self._problem.tasks))), np.zeros(0), np.zeros(0))
         losses, moved, finer = (torch.stack(column).cpu().numpy() for column in zip(*self._pending, strict=True))
         return History(steps, losses, moved, finer)
+
+
+def _norm(change: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(change, dtype=torch.float64)
+    return norm
