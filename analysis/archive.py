@@ -169,12 +169,14 @@ def _open(path: Path | str) -> Iterator[h5py.File]:
         raise ArchiveError(f"there is no file {path}: expected results of a study") from error
     except OSError as error:
         raise ArchiveError(
-            f"cannot read {path}: expected a whole {FORMAT} file; it is cut short or of another kind"
+            f"cannot read {path}: expected a whole {FORMAT} file; it is cut short or of another kind; choose "
+            "another file"
         ) from error
     with file:
         if file.attrs.get("format") != FORMAT:
             raise ArchiveError(
-                f"{path} is not a results file: expected the format {FORMAT!r}, got {file.attrs.get('format')!r}"
+                f"{path} is not a results file: expected the format {FORMAT!r}, got {file.attrs.get('format')!r}; "
+                "choose another file"
             )
         yield file
 
@@ -208,9 +210,7 @@ def _plain(attributes: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in attributes.items() if not isinstance(value, dict) and value != ""}
 
 
-def _build(
-    kind: type[Record], array: Callable[[str], Array], attributes: Mapping[str, Any], prefix: str
-) -> Record:
+def _build(kind: type[Record], array: Callable[[str], Array], attributes: Mapping[str, Any], prefix: str) -> Record:
     values: dict[str, Any] = {}
     for spec in fields(kind):
         name = prefix + spec.name

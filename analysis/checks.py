@@ -56,7 +56,7 @@ def _set_and_run(problem: Problem, module: torch.nn.Module) -> Array:
     )
     by_name = output if isinstance(output, dict) else dict(zip(problem.names, parts, strict=True))
     rows = zip(problem.tasks, problem.evaluation.targets, strict=True)
-    return np.array([float(task.loss(by_name[task.name], target).double().mean()) for task, target in rows])
+    return np.array([float(task.loss(by_name[task.name], target).detach().double().mean()) for task, target in rows])
 
 
 def point_and_shadow(plane: Plane, seed: int = 0) -> Check:
@@ -83,20 +83,20 @@ def path_bounds(trajectories: Sequence[Trajectory]) -> Check:
     """net <= path over steps <= path over updates (triangle inequality), by how much it is violated at most,
     relative.
     """
-    worst, tiny = 0.0, float(np.finfo(np.float64).tiny)
+    beyond, tiny = [0.0], float(np.finfo(np.float64).tiny)
     for t in trajectories:
         net = float(np.linalg.norm(np.asarray(t.shared[-1], np.float64) - t.shared[0]))
         steps, updates = float(t.path_steps[-1]), float(t.path_updates[-1])
-        worst = max(worst, (net - steps) / max(net, tiny), (steps - updates) / max(steps, tiny))
+        beyond += [(net - steps) / max(net, tiny), (steps - updates) / max(steps, tiny)]
     return Check(
-        "net distance <= path over steps <= path over updates", float(max(worst, 0.0)), 1e-5, "rounding of stored theta"
+        "net distance <= path over steps <= path over updates", float(np.max(beyond)), 1e-5, "rounding of stored theta"
     )
 
 
 def _apart(a: Array, b: Array) -> float:
-    """Largest relative difference; infinite where only one of the two is finite."""
+    """Largest relative difference; infinite where one of the two is not finite and the other is not the same."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-    if (np.isfinite(a) != np.isfinite(b)).any():
+    both = np.isfinite(a) & np.isfinite(b)
+    if not np.array_equal(a[~both], b[~both], equal_nan=True):
         return float("inf")
-    both = np.isfinite(a)
     return float(np.max(np.abs(a[both] - b[both]) / np.maximum(np.abs(b[both]), 1e-12), initial=0.0))

@@ -22,10 +22,7 @@ def exploration(trajectory: Trajectory) -> Exploration:
     Raises:
         LandscapeError: no shared parameters, or the trajectory does not begin at step 0.
     """
-    if not trajectory.layout.count():
-        raise LandscapeError(
-            f"{trajectory.path} has no shared parameters: expected some that several tasks' gradients reach"
-        )
+    _require_shared(trajectory)
     if trajectory.steps[0] != 0:
         raise LandscapeError(
             f"{trajectory.path} begins at step {trajectory.steps[0]}: expected its start, step 0, to measure from"
@@ -52,6 +49,9 @@ def between_last(trajectories: Sequence[Trajectory]) -> DistanceMatrix:
 
     From one float64 Gram matrix of the centred rows. Cost: one pass over the rows concerned.
     """
+    if not trajectories:
+        raise LandscapeError("expected at least one trajectory, got none")
+    _require_shared(trajectories[0])
     for other in trajectories[1:]:
         trajectories[0].layout.require(other.layout, str(other.path))
     last = [_row(t, len(t) - 1) for t in trajectories]
@@ -64,6 +64,7 @@ def between_last(trajectories: Sequence[Trajectory]) -> DistanceMatrix:
 
 def between_snapshots(trajectory: Trajectory) -> DistanceMatrix:
     """Distances between all snapshots of one run, on the shared parameters. Cost: one pass over the file."""
+    _require_shared(trajectory)
     count = len(trajectory)
     gram, _ = centred_gram([trajectory.shared], np.full(count, 1 / count))
     labels = tuple(f"step {step}" for step in trajectory.steps)
@@ -89,6 +90,13 @@ def training(trajectory: Trajectory) -> Training:
         batch_steps=trajectory.history.step,
         batch_losses=trajectory.history.losses,
     )
+
+
+def _require_shared(trajectory: Trajectory) -> None:
+    if not trajectory.layout.count():
+        raise LandscapeError(
+            f"{trajectory.path} has no shared parameters: expected some that several tasks' gradients reach"
+        )
 
 
 def _row(trajectory: Trajectory, row: int) -> Rows:

@@ -46,10 +46,11 @@ def lanczos(
     alpha = torch.zeros(size, dtype=torch.float64)
     beta = torch.zeros(size, dtype=torch.float64)
     basis[0] = start / start.norm()
+    scale = 0.0
     for m in range(size):
         vector = operator @ basis[m]
         alpha[m] = float(vector.double() @ basis[m].double())
-        scale = float(vector.norm())
+        scale = max(scale, float(vector.norm()))
         vector = _orthogonal(vector, basis[: m + 1])
         length = float(vector.norm())
         exhausted = m + 1 == operator.size or length <= 100 * torch.finfo(operator.dtype).eps * scale

@@ -67,6 +67,10 @@ class HessianOperator:
             raise LandscapeError(
                 f"theta has shape {list(theta.shape)}, the problem's layout expects {problem.layout.describe()}"
             )
+        if len(weights) != len(problem.tasks) or not any(weights):
+            raise LandscapeError(
+                f"expected one weight for each of the {len(problem.tasks)} tasks, not all zero, got {list(weights)}"
+            )
         self._problem, self._theta, self._buffers = problem, theta.detach(), buffers
         self._weights = [(t, w) for t, w in enumerate(weights) if w]
         self._index = index_tensor(problem.layout.index(), problem.device)
@@ -90,9 +94,9 @@ class HessianOperator:
     def __matmul__(self, vector: Tensor) -> Tensor:
         total = torch.zeros(self.size, dtype=torch.float64, device=self.device)
         for batch in self._problem.evaluation.pieces(self._problem.micro_batch):
-            shared = self._theta[self._index].requires_grad_()
-            theta = self._theta.index_copy(0, self._index, shared)
             with torch.enable_grad():
+                shared = self._theta[self._index].requires_grad_()
+                theta = self._theta.index_copy(0, self._index, shared)
                 losses = self._problem.task_losses(theta, batch, self._buffers)
                 summed = torch.stack([w * losses[t].sum() for t, w in self._weights]).sum()
                 (gradient,) = torch.autograd.grad(summed, shared, create_graph=True, allow_unused=True)

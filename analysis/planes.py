@@ -125,9 +125,12 @@ def shadow(trajectory: Trajectory, plane: Plane) -> Shadow:
 
     [x, y] = gram^-1 basis (theta - origin); off_plane = ||theta - origin - x basis[0] - y basis[1]||, from the residual
     itself, in float64. Cost: one pass over the file, in blocks of bounded memory.
+
+    Raises:
+        LandscapeError: a plane of another model, or one whose two directions lie on one line.
     """
     require_layout(plane, trajectory.layout)
-    inverse = np.linalg.inv(plane.gram)
+    inverse = _inverse(plane.gram)
     coordinates, off, away = [], [], []
     for block in trajectory.theta.blocks():
         moved = np.asarray(block, np.float64) - plane.origin
@@ -143,6 +146,17 @@ def shadow(trajectory: Trajectory, plane: Plane) -> Shadow:
         losses=trajectory.losses,
         tasks=trajectory.tasks,
     )
+
+
+def _inverse(gram: Array) -> Array:
+    lengths = np.sqrt(np.diag(gram))
+    if not (lengths.all() and abs(gram[0, 1]) < (1 - 1e-13) * lengths.prod()):
+        raise LandscapeError(
+            f"the plane's directions lie on one line: expected two that span a plane, got the Gram matrix "
+            f"{gram.tolist()}"
+        )
+    scaled = gram / np.outer(lengths, lengths)
+    return np.asarray(np.linalg.inv(scaled) / np.outer(lengths, lengths))
 
 
 def run_of(trajectory: Trajectory) -> Run:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import os
 import signal
-from collections.abc import Callable, Sequence
+import sys
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
@@ -34,8 +38,9 @@ def run_all(job: Callable[..., Result], arguments: Sequence[tuple[Any, ...]], wo
     context = multiprocessing.get_context("spawn")
     amounts = context.SimpleQueue()  # a put is done when it returns, so that no amount comes after its job
     pool = ProcessPoolExecutor(min(workers, len(arguments)), context, _begin, (amounts,))
-    futures = [pool.submit(_in_worker, job, given) for given in arguments]
     try:
+        with _sigint_blocked():
+            futures = [pool.submit(_in_worker, job, given) for given in arguments]
         _listen(futures, amounts, tell)
         return [future.result() for future in futures]
     except BrokenProcessPool as error:
@@ -51,11 +56,30 @@ def run_all(job: Callable[..., Result], arguments: Sequence[tuple[Any, ...]], wo
         pool.shutdown(wait=True, cancel_futures=True)
 
 
+@contextlib.contextmanager
+def _sigint_blocked() -> Iterator[None]:
+    """Processes started meanwhile never see a terminal's Ctrl-C, from their first moment on; ours comes afterwards."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin(amounts: Any) -> None:
+    """A worker's start: when it is ended it puts its files in order, when its parent is killed it ends too."""
     global _amounts  # noqa: PLW0603
     _amounts = amounts
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _in_worker(job: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
 
 from analysis.archive import safe_name
 from landscape.errors import LandscapeError, unknown
@@ -24,7 +24,7 @@ else:
 
 
 class _Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class StrategySettings(_Section):
@@ -71,7 +71,7 @@ class Search(_Section):
     wins.
     """
 
-    rates: list[float] = Field([3e-4, 1e-3, 3e-3, 1e-2], min_length=1)
+    rates: list[PositiveFloat] = Field([3e-4, 1e-3, 3e-3, 1e-2], min_length=1)
     steps: int = Field(200, ge=1)
     seed: int = Field(1000, ge=0, description="one that the study does not use")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,11 +58,12 @@ def top_eigenpairs(
 ) -> Eigenpairs:
     """The `count` eigenpairs at one end of the spectrum, by Lanczos.
 
-    Stops when the estimated residuals |beta_m s_mk| of all pairs are below tolerance times the largest |value| found;
-    then computes the true ones, ||H v - value v|| with ||v|| = 1, by a fresh product each, and calls a pair converged
-    when its true residual meets the tolerance. |value - nearest eigenvalue| <= residual. `start` warms the run. Where
-    products are not finite, nothing is: NaN, not converged. Of a multiple eigenvalue one copy is found, and others only
-    where the space is exhausted before there are `count` pairs.
+    Stops when the estimated residuals |beta_m s_mk| of all pairs are below tolerance times the largest |value|
+    asked for (or the rounding of a product, where that is more); then computes the true ones, ||H v - value v||
+    with ||v|| = 1, by a fresh product each, and calls a pair converged when its true residual meets the tolerance.
+    |value - nearest eigenvalue| <= residual. `start` warms the run. Where products are not finite, nothing is: NaN,
+    not converged. Of a multiple eigenvalue a Lanczos run shows one copy; the others are found where it exhausts the
+    space that its start reaches, as it does on small or simple operators.
 
     Cost: the Lanczos products, at most `accuracy.products`, and `count` more.
     """
@@ -75,13 +76,9 @@ def top_eigenpairs(
     if start is not None:
         warm = start.to(operator.device, operator.dtype)
         first = warm / warm.norm() + FRESH * first / first.norm()
-    found: Tridiagonal | None = None
-    for found in lanczos(operator, first, max(accuracy.products, count), rng):
-        if not bool(torch.isfinite(found.alpha[-1] + found.beta[-1])):
-            return _undefined(operator.size, count, end, len(found.alpha))
-        if _settled(found, count, end, accuracy.tolerance):
-            break
-    assert found is not None
+    found = _factorised(lanczos(operator, first, max(accuracy.products, count), rng), count, end, accuracy.tolerance)
+    if not bool(torch.isfinite(found.alpha + found.beta).all()):
+        return _undefined(operator.size, count, end, len(found.alpha))
     values, weights = _ritz(found, count, end)
     vectors = torch.from_numpy(weights.T.copy()).to(operator.device, operator.dtype) @ found.basis
     vectors = vectors / vectors.norm(dim=1, keepdim=True)
@@ -91,10 +88,33 @@ def top_eigenpairs(
         values=values,
         vectors=vectors.cpu().numpy(),
         residuals=residuals,
-        converged=residuals <= accuracy.tolerance * np.abs(values).max(),
+        converged=residuals <= _bound(found, values, accuracy.tolerance),
         end=end,
         products=len(found.alpha) + len(values),
     )
+
+
+def _factorised(steps: Iterator[Tridiagonal], count: int, end: str, tolerance: float) -> Tridiagonal:
+    """The first factorisation that is good enough, or the last.
+
+    Where the space was exhausted, further copies of a value may lie outside it. It goes on with another start until
+    that one's space is exhausted as well, and has changed nothing.
+    """
+    found: Tridiagonal | None = None
+    exhausted: Array | None = None
+    for found in steps:
+        if not bool(torch.isfinite(found.alpha[-1] + found.beta[-1])):
+            break
+        if found.beta[-1] == 0:
+            values, _ = _ritz(found, count, end)
+            same = exhausted is not None and len(exhausted) == count
+            if same and np.abs(values - exhausted).max() <= _bound(found, values, tolerance):
+                break
+            exhausted = values
+        elif exhausted is None and _settled(found, count, end, tolerance):
+            break
+    assert found is not None
+    return found
 
 
 def _undefined(size: int, count: int, end: str, products: int) -> Eigenpairs:
@@ -123,7 +143,16 @@ def _settled(found: Tridiagonal, count: int, end: str, tolerance: float) -> bool
     if len(found.alpha) < count:
         return False
     values, vectors = _ritz(found, count, end)
-    return bool((found.beta[-1].item() * np.abs(vectors[-1]) <= 0.5 * tolerance * np.abs(values).max()).all())
+    estimates = found.beta[-1].item() * np.abs(vectors[-1])
+    return bool((estimates <= 0.5 * _bound(found, values, tolerance)).all())
+
+
+def _bound(found: Tridiagonal, values: Array, tolerance: float) -> float:
+    """What a residual may be: `tolerance` of the largest |value| asked for, but no less than the rounding of a product,
+    100 eps ||T||.
+    """
+    rounding = 100 * torch.finfo(found.basis.dtype).eps * float(found.alpha.abs().max() + 2 * found.beta.max())
+    return max(tolerance * float(np.abs(values).max()), rounding)
 
 
 def along(
@@ -138,8 +167,8 @@ def along(
     run.
 
     Each Lanczos run starts from the sum of the vectors found at the snapshot before and a little of a random one, which
-    saves products where the leading directions turn slowly; residuals are from fresh products all the same. `progress` is told the products of
-    every operator as it is done.
+    saves products where the leading directions turn slowly; residuals are from fresh products all the same. `progress`
+    is told the products of every operator as it is done.
 
     Cost: (T + 1) runs of `top_eigenpairs` a snapshot.
     """

@@ -16,7 +16,8 @@ from analysis.settings import Settings, StrategySettings
 from analysis.workbench import Progress, Results, Workbench
 from landscape import store
 from landscape.errors import LandscapeError
-from landscape.provenance import now, versions
+from landscape.problem import Problem
+from landscape.provenance import now, provenance, versions
 from landscape.trajectory import Provenance, Trajectory
 
 
@@ -38,6 +39,28 @@ class Study:
         for strategy in settings.strategies:
             strategy.strategy(settings.training.optimiser, 1.0).states(len(problem.tasks))
         self._data = problem.data_hash
+        self._require_same_runs(problem)
+
+    def _require_same_runs(self, problem: Problem) -> None:
+        """Raises, before anything is written, if the folder's runs were made with other settings."""
+        chosen = self._settings
+        for strategy, seed, path in self._runs():
+            if path.exists():
+                rate = strategy.rate or store.open(path).provenance.rate
+                made = strategy.strategy(chosen.training.optimiser, rate)
+                who = provenance(problem, made, seed, chosen.training.plan(), strategy.title)
+                store.require_same(path, who, problem.layout)
+
+    def _runs(self) -> list[tuple[StrategySettings, int, Path]]:
+        return [
+            (strategy, seed, jobs.run_path(self._folder, strategy.title, seed))
+            for strategy in self._settings.strategies
+            for seed in self._settings.seeds
+        ]
+
+    def missing(self) -> list[Path]:
+        """The files of the runs that are still to be made or to be gone on with."""
+        return [path for _, _, path in self._runs() if not (path.exists() and store.open(path).complete)]
 
     def run(self) -> None:
         """All stages: rate search, training, surfaces, eigenvalues and exploration.

@@ -47,14 +47,14 @@ class Grid:
 
 
 def _axis(low: float, high: float, count: int) -> tuple[float, ...]:
-    """`count` equal steps from low or below to high or above, one of them exactly zero."""
+    """`count` equal steps from low or below to high or above (to a billionth of a step), one of them exactly zero."""
     if count < 3 or not low < high:
         raise LandscapeError(
             f"expected 3 or more grid points and a range above zero, got {count} points from {low} to {high}"
         )
     symmetric = count % 2 == 1 and low == -high
     step = (high - low) / (count - 1 if symmetric else count - 2)
-    zero = (count - 1) // 2 if symmetric else int(np.ceil(-low / step))
+    zero = (count - 1) // 2 if symmetric else int(np.ceil(-low / step - 1e-9))
     return tuple(float(k * step) for k in np.arange(count) - zero)
 
 

@@ -152,7 +152,8 @@ class Workbench:
                 found.append(planes.shadow(run, plane))
                 self._progress.tell(1)
             entries = {
-                f"shadow/{title}/{_group(run)}": Entry(shadow, made) for run, shadow in zip(self._runs, found, strict=True)
+                f"shadow/{title}/{_group(run)}": Entry(shadow, made)
+                for run, shadow in zip(self._runs, found, strict=True)
             }
             self._results.save(
                 {
@@ -193,7 +194,9 @@ class Workbench:
                 checked = self._operator_checks(todo[0])
                 self._results.save(
                     {
-                        f"eigenvalues/{archive.safe_name(h.run.name)}": Entry(h, made[h.run.name], checked if h is found[0] else ())
+                        f"eigenvalues/{archive.safe_name(h.run.name)}": Entry(
+                            h, made[h.run.name], checked if h is found[0] else ()
+                        )
                         for h in found
                     }
                 )

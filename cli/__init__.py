@@ -21,7 +21,7 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command and returns its exit status."""
-    from cli.errors import Interrupted, sentence
+    from cli.errors import Interrupted, Unread, sentence
 
     try:
         with _stopped_as_by_ctrl_c():
@@ -29,8 +29,8 @@ def run(arguments: Sequence[str]) -> int:
 
             app(list(arguments) or ["--help"], prog_name="landscape", standalone_mode=False)
             sys.stdout.flush()
-    except BrokenPipeError:
-        _leave_stdout()  # whoever read the results has read enough
+    except (BrokenPipeError, Unread):
+        _leave_stdout()
     except BaseException as error:
         if os.environ.get("LANDSCAPE_DEBUG"):
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import os
 from pathlib import Path
@@ -11,17 +12,19 @@ import typer
 import typer.core
 
 from cli.console import Stages, duration, emit, say, show
-from cli.errors import Interrupted
+from cli.errors import Interrupted, Unread
 
 
 class _Commands(typer.core.TyperGroup):
-    """The commands, with an interruption left to `cli.run`."""
+    """The commands. An interruption and a closed stdout are left to `cli.run`, past what Typer would do."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
         except KeyboardInterrupt as error:
             raise Interrupted from error
+        except BrokenPipeError as error:
+            raise Unread from error
 
 
 app = typer.Typer(
@@ -35,6 +38,22 @@ app = typer.Typer(
 )
 
 FORMATS = ["png", "html"]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"landscape {importlib.metadata.version('mtl-landscape')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.", callback=_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
@@ -103,23 +122,19 @@ def study(
     )
     torch.set_num_threads(1)
     workers = _workers(jobs, chosen.device)
-    stages = estimates.plan(chosen, problem_of(chosen.named_problem), workers)
-    total = sum(stage.seconds for stage in stages)
-    for stage in stages:
-        say(f"  {stage.name}: {stage.amount} {stage.unit}, about {duration(stage.seconds)}", quiet)
-    say(
-        f"about {duration(total)} in {workers} process{'es' if workers > 1 else ''}; what {out} holds "
-        "already is not done again",
-        quiet,
-    )
+    shown = Stages(quiet)
+    work = studies.Study(chosen, out, shown, workers)
     if plan:
-        if as_json:
-            emit([vars(stage) for stage in stages])
+        _plan(estimates.plan(chosen, problem_of(chosen.named_problem), workers), workers, as_json)
         return
     write_settings(chosen, out)
-    shown = Stages(quiet)
+    missing = work.missing()
+    if missing and not quiet:
+        stages = estimates.plan(chosen, problem_of(chosen.named_problem), workers)
+        seconds = duration(sum(stage.seconds for stage in stages))
+        say(f"about {seconds} and the drawing, less what {out} holds already: {len(missing)} runs are to be trained")
     try:
-        studies.Study(chosen, out, shown, workers).run()
+        work.run()
     finally:
         shown.close()
     drawn = _draw(out / "results.h5", out / "figures", ["png", "pdf", "svg"], quiet)
@@ -323,7 +338,7 @@ def explore(
     if as_json:
         emit(
             {
-                "runs": [{"run": e.run.name, **{k: v for k, v in vars(e).items() if k != "run"}} for e in explored],
+                "runs": [vars(e) | {"run": e.run.name, "ratio": e.ratio} for e in explored],
                 "comparisons": [vars(c) for c in compared],
             }
         )
@@ -403,6 +418,16 @@ def info(
         show(f"{facts['file']}: {facts['holds']}", ["", ""], lines(facts))
 
 
+def _plan(stages: list[Any], workers: int, as_json: bool) -> None:
+    if as_json:
+        emit([vars(stage) for stage in stages])
+        return
+    total = duration(sum(stage.seconds for stage in stages))
+    rows = [[stage.name, f"{stage.amount} {stage.unit}", f"about {duration(stage.seconds)}"] for stage in stages]
+    processes = "one process" if workers == 1 else f"{workers} processes"
+    show(f"About {total} in {processes}, and the drawing", ["stage", "work", "time"], rows)
+
+
 def _bench(
     runs: list[Path], out: Path, problem: str, setting: list[str], device: str, threads: int, workers: int, quiet: bool
 ) -> Any:
@@ -447,6 +472,16 @@ def _results(path: Path) -> Path:
     return path / "results.h5" if path.is_dir() else path
 
 
+def _folder(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(
+            f"cannot write into {path} ({error.strerror}): expected a folder that can be written; choose another with "
+            "--out"
+        ) from error
+
+
 def _draw(results: Path, folder: Path, formats: list[str], quiet: bool) -> list[Path]:
     import figures as drawing
     from cli.gather import drawings
@@ -454,11 +489,10 @@ def _draw(results: Path, folder: Path, formats: list[str], quiet: bool) -> list[
     shown = Stages(quiet)
     for suffix in formats:
         if f".{suffix}" not in drawing.files.SUFFIXES:
-            raise ValueError(
-                f"unknown format {suffix!r}: expected {', '.join(known[1:] for known in drawing.files.SUFFIXES)}"
-            )
+            known = ", ".join(suffix[1:] for suffix in drawing.files.SUFFIXES)
+            raise ValueError(f"unknown format {suffix!r}: expected one of {known}")
     scenes = drawings(results)
-    folder.mkdir(parents=True, exist_ok=True)
+    _folder(folder)
     shown.begin("figures", len(scenes) * len(formats))
     drawn = []
     try:
@@ -480,7 +514,9 @@ def _report(results: Path, out: Path, quiet: bool) -> Path:
     shown = Stages(quiet)
     shown.begin("report", 1)
     try:
-        path = page.write(contents(results), out)
+        found = contents(results)
+        _folder(out.parent)
+        path = page.write(found, out)
     finally:
         shown.close()
     shown.end("")

@@ -78,14 +78,14 @@ def say(text: str, quiet: bool = False) -> None:
 
 
 def show(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on stdout; numbers are right-aligned."""
-    table = Table(title=Text(title), title_justify="left", box=None, pad_edge=False, show_header=any(columns))
+    """A table on stdout: numbers, under their headings, are right-aligned; without headings everything is text."""
+    table = Table(box=None, pad_edge=False, show_header=any(columns))
     for place, column in enumerate(columns):
-        table.add_column(column, justify="left" if place == 0 else "right", overflow="fold")
+        table.add_column(column, justify="right" if place and column else "left", overflow="fold")
     for row in rows:
         table.add_row(*map(Text, row))
     console = out if out.is_terminal else _Lasting(width=WIDE, highlight=False)
-    console.print(table)
+    console.print(Text(title), table, sep="\n")
 
 
 def emit(value: Any) -> None:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
+import re
+from collections.abc import Iterable
 from typing import Any
 
 OURS = ("landscape", "analysis", "figures", "cli")
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 INTERRUPTED = "interrupted: what was finished is kept; give the same command again to go on"
 
 
 class Interrupted(Exception):
     """Ctrl-C, or a signal that is treated as such."""
+
+
+class Unread(Exception):
+    """Whoever read the results has read enough."""
 
 
 def sentence(error: BaseException) -> str:
@@ -24,10 +32,13 @@ def _text(error: BaseException) -> str:
         return INTERRUPTED
     if hasattr(error, "format_message"):
         return _usage(error)
+    if isinstance(error, OSError) and error.errno is not None:
+        return _file(error)
+    below = re.search(r"errno = (\d+), error message = '(.*?)'", said)
+    if below and not _ours(type(error).__module__):
+        return _file(OSError(int(below[1]), below[2]))  # what HDF5 met in the system
     if said and (_ours(type(error).__module__) or (isinstance(error, ValueError | OSError) and _raised_by_us(error))):
         return said
-    if isinstance(error, OSError):
-        return _file(error)
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return (
             f"out of memory ({said or 'no more to be had'}): what was finished is kept; take fewer jobs, a smaller "
@@ -38,7 +49,7 @@ def _text(error: BaseException) -> str:
 
 def _file(error: OSError) -> str:
     where = error.filename or "a file"
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+    if error.errno in FULL:
         return (
             f"no room left on the disk ({error.filename or error.strerror}): what was finished is kept; free some "
             "space and give the same command again"
@@ -49,17 +60,25 @@ def _file(error: OSError) -> str:
 
 
 def _usage(error: Any) -> str:
-    """What Typer says of a command's words, with what came and where to look."""
+    """What Typer says of a command's words, with the nearest valid ones and what came."""
     context = getattr(error, "ctx", None)
-    text = str(error.format_message()).strip().rstrip(".").replace(". ", "; ")
-    text = text[:1].lower() + text[1:]
-    got = getattr(error.__cause__, "errors", list)()
-    if got:
-        text += f", got {got[0].get('input')!r}"
-    commands = getattr(getattr(context, "command", None), "commands", None)
-    if commands:
-        text += f": expected one of {', '.join(commands)}"
+    commands = getattr(getattr(context, "command", None), "commands", {})
+    name = re.search(r"command '(.*?)'", error.message)
+    if hasattr(error, "possibilities"):
+        text = f"unknown option {error.option_name}{_nearest(error.option_name, error.possibilities or ())}"
+    elif commands and name:
+        text = f"unknown command {name[1]!r}: expected one of {', '.join(commands)}{_nearest(name[1], commands)}"
+    else:
+        text = str(error.format_message()).strip().rstrip(".").replace(": Input", ": input")
+        text = text[:1].lower() + text[1:]
+        refused = getattr(error.__cause__, "errors", list)()
+        text += f", got {refused[0].get('input')!r}" if refused else ""
     return f"{text}; see {context.command_path if context is not None else 'landscape'} --help"
+
+
+def _nearest(given: str, valid: Iterable[str]) -> str:
+    close = difflib.get_close_matches(given, list(valid), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
 
 
 def _ours(module: str) -> bool:

@@ -15,6 +15,7 @@ from analysis.results import Comparison, EigenvalueHistory, Exploration, Surface
 from analysis.settings import HessianSettings, ProblemName, Settings, SurfaceSettings
 from analysis.workbench import Workbench
 from cli.console import Stages
+from cli.errors import FULL
 from landscape import store
 from landscape.errors import LandscapeError, unknown
 from landscape.problems import BUILT_IN
@@ -50,12 +51,17 @@ def chosen_settings(
 
 def write_settings(chosen: Settings, folder: Path) -> None:
     """`study.toml`, whole or not at all."""
+    fresh = folder / ".study.toml.new"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        fresh = folder / ".study.toml.new"
-        fresh.write_text(reading.write(chosen), encoding="utf-8")
-        os.replace(fresh, folder / "study.toml")
+        try:
+            fresh.write_text(reading.write(chosen), encoding="utf-8")
+            os.replace(fresh, folder / "study.toml")
+        finally:
+            fresh.unlink(missing_ok=True)
     except OSError as error:
+        if error.errno in FULL:
+            raise
         raise LandscapeError(
             f"cannot write into {folder} ({error.strerror}): expected a folder that can be written; choose "
             "another with --out"
@@ -123,7 +129,7 @@ def snapshots_at(text: str) -> dict[str, Any]:
     if text == "last":
         return {"snapshots": 1}
     with contextlib.suppress(ValueError):
-        if text.startswith("n="):
+        if text.startswith("n=") and int(text[2:]) > 0:
             return {"snapshots": int(text[2:])}
         return {"at": [int(step) for step in text.split(",")]}
     raise LandscapeError(f"expected --at as n=COUNT, all, last or steps such as 0,100,600, got {text!r}")

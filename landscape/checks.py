@@ -8,11 +8,12 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils._pytree import tree_leaves, tree_map
 
 from landscape.data import Batch, Tree
 from landscape.errors import LandscapeError
-from landscape.modules import mode
+from landscape.modules import mode, own_buffers
 from landscape.randomness import seeded
 
 
@@ -65,20 +66,21 @@ _Calls = list[tuple[str, str, Any, Any]]
 def _observe(module: nn.Module, inputs: Tree, draw: int) -> _Calls:
     calls: _Calls = []
     with torch.no_grad(), mode(module, False), seeded(draw, "determinism"), _watching(module, calls):
-        module(inputs)
+        functional_call(module, own_buffers(module), (inputs,))
     return calls
 
 
 @contextmanager
 def _watching(module: nn.Module, calls: _Calls) -> Iterator[None]:
     def note(name: str) -> Any:
-        def hook(part: nn.Module, given: Any, output: Any) -> None:
-            copies = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, (given, output))
+        def hook(part: nn.Module, given: Any, by_name: Any, output: Any) -> None:
+            every = ((given, by_name), output)
+            copies = tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else leaf, every)
             calls.append((name or "the model itself", type(part).__name__, *copies))
 
         return hook
 
-    handles = [part.register_forward_hook(note(name)) for name, part in module.named_modules()]
+    handles = [part.register_forward_hook(note(name), with_kwargs=True) for name, part in module.named_modules()]
     try:
         yield
     finally:

@@ -5,12 +5,14 @@ batches.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch.utils._pytree import tree_flatten_with_path, tree_leaves, tree_map
 from torch.utils.data import Dataset, IterableDataset, TensorDataset, default_collate
 
@@ -74,7 +76,7 @@ class Source:
         self._dataset: Any = dataset
         self._tasks = tuple(tasks)
         self._what = what
-        self._whole = self._arrange(dataset.tensors) if isinstance(dataset, TensorDataset) else None
+        self._whole = self._arrange(dataset.tensors) if _is_plain(dataset) else None
         if not len(self):
             raise LandscapeError(f"the {what} data set is empty: expected at least one example")
         if self._whole is not None:
@@ -105,15 +107,22 @@ class Source:
     def _collate(self, index: Sequence[int]) -> Batch:
         try:
             return self._arrange(default_collate([self._dataset[i] for i in index]))
-        except (TypeError, RuntimeError) as error:
+        except (TypeError, RuntimeError, KeyError) as error:
             raise LandscapeError(
-                f"the {self._what} examples cannot be stacked into a batch ({str(error).splitlines()[0]}): "
+                f"the {self._what} examples cannot be stacked into a batch ("
+                f"{type(error).__name__}: {str(error).splitlines()[0]}): "
                 "expected tensors, arrays or numbers of one shape"
             ) from error
 
     def _arrange(self, example: Any) -> Batch:
-        inputs, targets = self._split(example)
-        return Batch(inputs, targets)
+        batch = Batch(*self._split(example))
+        for leaf in tree_leaves((batch.inputs, batch.targets)):
+            if not isinstance(leaf, Tensor):
+                raise LandscapeError(
+                    f"the {self._what} examples hold {type(leaf).__name__}: expected tensors, arrays or numbers; "
+                    "leave anything else out"
+                )
+        return batch
 
     def _split(self, example: Any) -> tuple[Tree, tuple[Tree, ...]]:
         count = len(self._tasks)
@@ -132,16 +141,21 @@ class Source:
         )
 
     def _require_no_nan(self, batch: Batch, index: np.ndarray[Any, Any]) -> None:
-        for name, tree in (("inputs", batch.inputs), *zip(self._tasks, batch.targets, strict=True)):
+        places = ["inputs", *(f"targets of task {name!r}" for name in self._tasks)]
+        for where, tree in zip(places, (batch.inputs, *batch.targets), strict=True):
             for leaf in tree_leaves(tree):
-                broken = torch.isnan(leaf).reshape(len(leaf), -1).any(1) if leaf.is_floating_point() else None
-                if broken is not None and bool(broken.any()):
+                broken = torch.isnan(leaf).reshape(len(leaf), math.prod(leaf.shape[1:])).any(1)
+                if bool(broken.any()):
                     row = int(broken.nonzero()[0])
-                    where = "inputs" if name == "inputs" else f"targets of task {name!r}"
                     raise LandscapeError(
                         f"NaN in the {self._what} data, in the {where} of example {int(index[row])}: "
                         "expected numbers; clean or leave out that example"
                     )
+
+
+def _is_plain(dataset: Any) -> TypeGuard[TensorDataset]:
+    """Whether its tensors are its examples: a subclass may give something else."""
+    return isinstance(dataset, TensorDataset) and type(dataset).__getitem__ is TensorDataset.__getitem__
 
 
 def _outline(example: Any) -> str:

@@ -71,6 +71,11 @@ def buffer_layout(module: nn.Module) -> BufferLayout:
     return BufferLayout(tuple(slots), tuple(dtypes))
 
 
+def own_buffers(module: nn.Module) -> dict[str, Tensor]:
+    """Copies of all buffers by name, for a call that may change them."""
+    return {name: buffer.detach().clone() for name, buffer in module.named_buffers()}
+
+
 def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
     """The parameters that require gradients, by name, tied ones once; all of one floating-point type."""
     found = {name: p for name, p in module.named_parameters() if p.requires_grad}

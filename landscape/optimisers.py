@@ -60,7 +60,7 @@ class Optimiser:
         """A fresh `torch.optim.Optimizer` over these parameters."""
         try:
             return _WITHOUT_CLOSURE[self.name](list(parameters), **dict(self.settings))
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, RuntimeError) as error:
             raise LandscapeError(
                 f"{self!r} cannot be made ({error}): expected the settings of torch.optim.{self.name}"
             ) from error
@@ -94,6 +94,15 @@ def load_states(optimisers: Sequence[torch.optim.Optimizer], data: bytes) -> Non
         states[int(number)].setdefault(int(parameter), {})[name] = value
     for optimiser, state in zip(optimisers, states, strict=True):
         optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+        _put_back(optimiser, state)
+
+
+def _put_back(optimiser: torch.optim.Optimizer, state: Mapping[int, Mapping[str, Any]]) -> None:
+    """The values as they were: `load_state_dict` turns some into the parameter's type, and rounding would differ."""
+    parameters = [parameter for group in optimiser.param_groups for parameter in group["params"]]
+    for number, values in state.items():
+        own = optimiser.state[parameters[number]]
+        own.update({k: v.to(own[k].device) if isinstance(v, Tensor) else v for k, v in values.items()})
 
 
 def _plain(data: bytes) -> Mapping[str, Any]:

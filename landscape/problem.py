@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 from landscape.checks import find_culprit, require_per_example
 from landscape.data import Batch, Source, Tree
 from landscape.errors import LandscapeError
-from landscape.modules import BufferLayout, buffer_layout, flatten, mode, trainable, unflatten
+from landscape.modules import BufferLayout, buffer_layout, flatten, mode, own_buffers, trainable, unflatten
 from landscape.randomness import seeded
 from landscape.trajectory import SHARED, UNUSED, Layout, Slot
 
@@ -94,6 +94,8 @@ class Problem:
         device: torch.device | str = "cpu",
         micro_batch: int = 128,
     ) -> None:
+        if micro_batch < 1:
+            raise LandscapeError(f"expected micro-batches of 1 or more examples, got {micro_batch}")
         self.tasks = _distinct(tasks)
         self.device = torch.device(device)
         self.micro_batch = micro_batch
@@ -189,14 +191,22 @@ class Problem:
         means = sums / len(self.evaluation)
         return Evaluation(means[: len(self.tasks)], means[len(self.tasks) :])
 
-    def predictions(self, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], inputs: Tree) -> list[Any]:
-        """Predictions in task order with the module in whatever mode it is in; buffers may be updated in place."""
-        return arrange(functional_call(self.model, {**parameters, **buffers}, (inputs,)), self.names)
+    def buffers(self, vector: Tensor | None = None) -> dict[str, Tensor]:
+        """Every buffer by name, as copies: those of a vector [Q], the others, and all by default, of the model."""
+        return own_buffers(self.model) | ({} if vector is None else self.buffer_layout.unpack(vector.to(self.device)))
+
+    def predictions(self, parameters: Mapping[str, Tensor], buffers: dict[str, Tensor], inputs: Tree) -> list[Any]:
+        """Predictions in task order with the module in whatever mode it is in; what the module makes of its buffers,
+        in place or by assigning to them, is left in `buffers`.
+        """
+        state = {**parameters, **buffers}
+        predicted = arrange(functional_call(self.model, state, (inputs,)), self.names)
+        buffers.update({name: state[name].detach() for name in buffers})
+        return predicted
 
     def _predict(self, theta: Tensor, buffers: Tensor | None, batch: Batch) -> list[Any]:
-        unpacked = {} if buffers is None else self.buffer_layout.unpack(buffers.to(self.device))
         with mode(self.model, False):
-            return self.predictions(unflatten(self.layout, theta), unpacked, batch.inputs)
+            return self.predictions(unflatten(self.layout, theta), self.buffers(buffers), batch.inputs)
 
     def _each_loss(self, predictions: Sequence[Any], batch: Batch) -> list[Tensor]:
         rows = zip(self.tasks, predictions, batch.targets, strict=True)
@@ -213,7 +223,7 @@ class Problem:
         with torch.enable_grad():
             leaves = {name: t.detach().requires_grad_() for name, t in unflatten(self.layout, self._start()).items()}
             with mode(self.model, False):
-                losses = self._each_loss(self.predictions(leaves, {}, few.inputs), few)
+                losses = self._each_loss(self.predictions(leaves, self.buffers(), few.inputs), few)
             reached = [
                 _reached(task.name, loss, list(leaves.values())) for task, loss in zip(self.tasks, losses, strict=True)
             ]

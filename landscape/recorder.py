@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from pathlib import Path
 from types import TracebackType
@@ -16,7 +17,7 @@ from landscape.modules import flatten, trainable
 from landscape.problem import Problem
 from landscape.provenance import of_problem
 from landscape.schedules import Every, Schedule
-from landscape.trajectory import SHARED, UNUSED, History, Provenance, Snapshot
+from landscape.trajectory import SHARED, History, Provenance, Snapshot
 
 
 class Recorder:
@@ -62,9 +63,6 @@ class Recorder:
         if self._path.exists():
             raise LandscapeError(f"{self._path} exists already: expected a new file; choose another name or remove it")
         problem = self._problem
-        precise = np.dtype(np.float64 if problem.dtype == torch.float64 else np.float32)
-        self._opened = store.writer(self._path, self._who, problem.layout, problem.buffer_layout, precise)
-        self._writer = self._opened.__enter__()
         owners = {slot.name: slot.owner for slot in problem.layout.slots}
         parameters = trainable(self._model)
         if list(parameters) != list(owners):
@@ -74,12 +72,16 @@ class Recorder:
                 f"got {len(parameters)}; give the module that the problem was made with"
             )
         self._shared = [p for name, p in parameters.items() if owners[name] == SHARED]
-        self._all = [p for name, p in parameters.items() if owners[name] != UNUSED]
         self._at_step = self._at_update = flatten(self._shared)
         self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
         self._counted = 0
         self._finer = torch.zeros_like(self._path_steps)
-        self._store()
+        precise = np.dtype(np.float64 if problem.dtype == torch.float64 else np.float32)
+        with contextlib.ExitStack() as stack:
+            opened = store.writer(self._path, self._who, problem.layout, problem.buffer_layout, precise)
+            self._writer = stack.enter_context(opened)
+            self._store()
+            self._open = stack.pop_all()
         self._since = time.perf_counter()
         return self
 
@@ -123,7 +125,7 @@ class Recorder:
                     self._store()
                 self._writer.finish()
         finally:
-            self._opened.__exit__(kind, error, trace)
+            self._open.__exit__(kind, error, trace)
 
     def _store(self) -> None:
         if self._step:

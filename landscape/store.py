@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import json
+import math
 import os
+import time
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import h5py
 import numpy as np
@@ -23,6 +25,7 @@ from filelock import FileLock, Timeout
 from landscape.errors import LandscapeError
 from landscape.modules import BufferLayout
 from landscape.trajectory import Array, History, Layout, Provenance, Rows, Slot, Snapshot, Trajectory
+from landscape.unclosed import AsClosed, has_writer, is_whole
 
 FORMAT = "landscape-trajectory"
 FORMAT_VERSION = 1
@@ -40,6 +43,11 @@ _HISTORY = ("step", "losses", "shared_update_norm", "shared_path")
 _CHUNK_BYTES = 1 << 20
 _SLACK = 1 << 18
 """Bytes reserved beyond a snapshot's own, for the file's index structures."""
+_DAMAGE = (OSError, KeyError, RuntimeError, ValueError, TypeError, IndexError)
+"""What h5py, json and numpy raise at damaged bytes."""
+_PAUSES = (0.01, 0.05, 0.25)
+"""Seconds before a file that is being written is read again, where its index was half written."""
+_Value = TypeVar("_Value")
 _END_OF_FILE = 28
 """Where the superblock (versions 2 and 3, which `libver="latest"` writes) holds the end of what the file uses."""
 
@@ -127,28 +135,45 @@ class Writer:
 
     def __init__(self, file: h5py.File, path: Path, hidden: Path | None) -> None:
         self._file, self._path, self._hidden = file, path, hidden
-        self._count = int(file["snapshots/count"][()])
+        self._count = 0 if hidden is not None else _whole(file, int(file["snapshots/count"][()]), path)
         self._rows = int(file["snapshots/history_rows"][self._count - 1]) if self._count else 0
-        self._metrics = len(json.loads(file.attrs["metrics"]))
+        file["snapshots/complete"][()] = 0
+        self._history_bytes = sum(_row_bytes(file[f"history/{key}"]) for key in _HISTORY)
+        arrays = [a for group in ("snapshots", "history", "resume") for a in file[group].values() if a.chunks]
+        self._chunk_bytes = sum(_row_bytes(array) * array.chunks[0] for array in arrays)
         file.swmr_mode = True
-
-    @property
-    def complete(self) -> bool:
-        """Whether `finish` was called."""
-        return bool(self._file["snapshots/complete"][()])
 
     @property
     def last(self) -> Snapshot | None:
         """The last acknowledged snapshot with its state, from which training goes on; None in a new file."""
-        return None if not self._count else _read_snapshot(self._file, self._count - 1)
+        if not self._count:
+            return None
+        try:
+            return _read_snapshot(self._file, self._count - 1, self._path)
+        except OSError as error:
+            raise _damaged(self._path) from error
 
     def append(self, snapshot: Snapshot) -> None:
         """Adds a snapshot. When this returns it is on the disk, whatever happens next.
 
         Raises:
-            LandscapeError: there is no room for it; what was acknowledged before is kept.
+            LandscapeError: there is no room for it, or it cannot be written; what was acknowledged before is kept.
         """
         self._make_room(snapshot)
+        with self._failures():
+            self._append(snapshot)
+            if self._hidden is not None:
+                os.replace(self._hidden, self._path)
+                self._hidden = None
+                _force_folder(self._path.parent)
+
+    def finish(self) -> None:
+        """Marks the run as complete."""
+        with self._failures():
+            self._file["snapshots/complete"][()] = 1
+            self._force_out()
+
+    def _append(self, snapshot: Snapshot) -> None:
         file, row, rows = self._file, self._count, slice(self._rows, self._rows + len(snapshot.history))
         for key in _SCALARS:
             _put(file[f"snapshots/{key}"], row, getattr(snapshot, key))
@@ -158,7 +183,7 @@ class Writer:
         _put(file["snapshots/history_rows"], row, rows.stop)
         for key in _HISTORY:
             dataset = file[f"history/{key}"]
-            dataset.resize(max(rows.stop, 0), axis=0)
+            dataset.resize(max(rows.stop, len(dataset)), axis=0)
             dataset[rows] = getattr(snapshot.history, key)
         self._put_state(row, snapshot)
         _put(file["snapshots/checksum"], row, _checksum(file, row, rows))
@@ -166,15 +191,6 @@ class Writer:
         file["snapshots/count"][()] = row + 1
         self._force_out()
         self._count, self._rows = row + 1, rows.stop
-        if self._hidden is not None:
-            os.replace(self._hidden, self._path)
-            self._hidden = None
-            _force_folder(self._path.parent)
-
-    def finish(self) -> None:
-        """Marks the run as complete."""
-        self._file["snapshots/complete"][()] = 1
-        self._force_out()
 
     def _put_state(self, row: int, snapshot: Snapshot) -> None:
         """The two slots take turns, so that the state before stays whole until this one is acknowledged."""
@@ -189,23 +205,36 @@ class Writer:
         os.fsync(self._file.id.get_vfd_handle())
 
     def _make_room(self, snapshot: Snapshot) -> None:
-        history = sum(getattr(snapshot.history, key).nbytes for key in _HISTORY)
-        kept = (
+        rows = len(snapshot.history) * self._history_bytes
+        _reserve(self._file, self._chunk_bytes + rows + len(snapshot.state), self._path, self._kept())
+
+    @contextlib.contextmanager
+    def _failures(self) -> Iterator[None]:
+        try:
+            yield
+        except (OSError, RuntimeError) as error:
+            raise LandscapeError(
+                f"cannot go on writing {self._path} ({_first_line(error)}): {self._kept()}; look at the disk and give "
+                "the same command again"
+            ) from error
+
+    def _kept(self) -> str:
+        return (
             f"{self._count} snapshots are kept, the last at step {self.last_step}"
             if self._count
             else "nothing was written"
-        )
-        _reserve(
-            self._file,
-            snapshot.theta.nbytes + snapshot.buffers.nbytes + history + len(snapshot.state),
-            self._path,
-            kept,
         )
 
     @property
     def last_step(self) -> int:
         """The step of the last acknowledged snapshot, -1 in a new file."""
         return int(self._file["snapshots/step"][self._count - 1]) if self._count else -1
+
+
+def _row_bytes(array: h5py.Dataset) -> int:
+    """Bytes of a row on the disk, where HDF5 keeps whole chunks."""
+    across: int = math.prod(-(-n // c) * c for n, c in zip(array.shape[1:], array.chunks[1:], strict=True))
+    return across * int(array.dtype.itemsize)
 
 
 def _put(dataset: h5py.Dataset, row: int, value: Any) -> None:
@@ -267,7 +296,7 @@ def _created(path: Path, who: Provenance, layout: Layout, buffers: BufferLayout,
         file = h5py.File(path, "w", libver="latest", locking=False)
     except OSError as error:
         raise LandscapeError(
-            f"cannot write {path.parent} ({error}): expected a folder that can be written; choose another"
+            f"cannot write {path.parent} ({_first_line(error)}): expected a folder that can be written; choose another"
         ) from error
     try:
         _reserve(file, _SLACK, path.parent, "nothing was written")
@@ -286,15 +315,37 @@ def _reopened(path: Path) -> h5py.File:
         return h5py.File(path, "r+", libver="latest", locking=False)
     except OSError:
         clean = path.with_name(f".{path.name}.clean")
-        with _reading(path) as old, h5py.File(clean, "w", libver="latest", locking=False) as new:
+        try:
+            _copy(path, clean)
+            os.replace(clean, path)
+        except (OSError, RuntimeError) as error:
+            raise LandscapeError(
+                f"cannot go on with {path}, whose last writer was killed: copying it into {clean} failed "
+                f"({_first_line(error)}); expected room for a second copy; free some space and give the same command "
+                "again"
+            ) from error
+        finally:
+            clean.unlink(missing_ok=True)
+        _force_folder(path.parent)
+        return h5py.File(path, "r+", libver="latest", locking=False)
+
+
+def _copy(path: Path, clean: Path) -> None:
+    with _reading(path) as old:
+        new = h5py.File(clean, "w", libver="latest", locking=False)
+        try:
+            _reserve(new, path.stat().st_size, clean, "nothing was changed")
             for key, value in old.attrs.items():
                 new.attrs[key] = value
             for key in old:
                 old.copy(key, new)
-        _force_file(clean)
-        os.replace(clean, path)
-        _force_folder(path.parent)
-        return h5py.File(path, "r+", libver="latest", locking=False)
+        finally:
+            _close(new, clean)
+    _force_file(clean)
+
+
+def _first_line(error: Exception) -> str:
+    return (os.strerror(error.errno) if isinstance(error, OSError) and error.errno else str(error)).splitlines()[0]
 
 
 def _reserve(file: h5py.File, wanted: int, path: Path, kept: str) -> None:
@@ -360,10 +411,36 @@ def _short(value: Any) -> str:
     return text if len(text) < 200 else text[:200] + "..."
 
 
+def _damaged(path: Path) -> LandscapeError:
+    return LandscapeError(
+        f"{path} is damaged or cut short: expected at least its layout and one whole snapshot; "
+        "choose another file, or train again"
+    )
+
+
+def _read(path: Path, function: Callable[[h5py.File], _Value]) -> _Value:
+    """`function` of the file; tried again, while somebody writes it, where it met a half-written index."""
+    for pause in (*_PAUSES, None):
+        with _reading(path) as file:
+            try:
+                return function(file)
+            except _DAMAGE as error:
+                if isinstance(error, LandscapeError) or pause is None or not has_writer(path):
+                    raise
+        time.sleep(pause)
+    raise AssertionError
+
+
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[h5py.File]:
+    """The file opened for reading, whatever became of its writer."""
+    raw: Any = None
     try:
-        file = h5py.File(path, "r", libver="latest", swmr=True, locking=False)
+        if has_writer(path) or not is_whole(path):
+            raw = AsClosed(path)
+        file = h5py.File(
+            path if raw is None else raw, "r", libver="latest", **({"locking": False} if raw is None else {})
+        )
     except FileNotFoundError as error:
         raise LandscapeError(
             f"there is no file {path}: expected a trajectory written by `landscape train` or a Recorder"
@@ -371,9 +448,10 @@ def _reading(path: Path) -> Iterator[h5py.File]:
     except OSError as error:
         what = "a folder" if path.is_dir() else "not a whole HDF5 file"
         raise LandscapeError(
-            f"cannot read {path}: expected a {FORMAT} file, got {what} (empty, cut short or of another kind)"
+            f"cannot read {path}: expected a {FORMAT} file, got {what} (empty, cut short or of another kind); "
+            "choose another file"
         ) from error
-    with file:
+    with file, raw or contextlib.nullcontext():
         yield file
 
 
@@ -387,25 +465,31 @@ def open(path: Path | str) -> Trajectory:
         LandscapeError: not a trajectory, of a later format, or without a whole snapshot.
     """
     path = Path(path)
-    with _reading(path) as file:
-        found = file.attrs.get("format")
-        if found != FORMAT:
-            raise LandscapeError(f"{path} is not a trajectory: expected the format {FORMAT!r}, got {found!r}")
-        if int(file.attrs["format_version"]) > FORMAT_VERSION:
-            raise LandscapeError(
-                f"{path} has format version {file.attrs['format_version']}, this version reads up to "
-                f"{FORMAT_VERSION}: upgrade mtl-landscape"
-            )
-        try:
-            return _trajectory(file, path)
-        except (OSError, KeyError, RuntimeError) as error:
-            raise LandscapeError(
-                f"{path} is damaged or cut short: expected at least its layout and one whole snapshot"
-            ) from error
+    try:
+        return _read(path, lambda file: _trajectory(file, path))
+    except LandscapeError:
+        raise
+    except _DAMAGE as error:
+        raise _damaged(path) from error
+
+
+def _require_format(file: h5py.File, path: Path) -> None:
+    found = file.attrs.get("format")
+    if not isinstance(found, str) or found != FORMAT:
+        raise LandscapeError(
+            f"{path} is not a trajectory: expected the format {FORMAT!r}, got {found!r}; choose another file"
+        )
+    if int(file.attrs["format_version"]) > FORMAT_VERSION:
+        raise LandscapeError(
+            f"{path} has format version {file.attrs['format_version']}, this version reads up to "
+            f"{FORMAT_VERSION}: upgrade mtl-landscape"
+        )
 
 
 def _trajectory(file: h5py.File, path: Path) -> Trajectory:
+    _require_format(file, path)
     who, layout = _read_provenance(file), _read_layout(file["layout"])
+    complete = bool(file["snapshots/complete"][()])  # before the count, which a writer never raises after it
     stated = int(file["snapshots/count"][()])
     count = _whole(file, stated, path)
     fields = {key: file[f"snapshots/{key}"][:count] for key in (*_SCALARS, "losses")}
@@ -420,7 +504,7 @@ def _trajectory(file: h5py.File, path: Path) -> Trajectory:
         theta=_rows(path, "theta", (count, layout.size), file["snapshots/theta"].dtype),
         buffers=_rows(path, "buffers", (count, buffers), np.dtype(np.float64)),
         history=_read_history(file, slice(0, int(file["snapshots/history_rows"][count - 1]))),
-        complete=bool(file["snapshots/complete"][()]) and count == stated,
+        complete=complete and count == stated,
     )
 
 
@@ -456,11 +540,11 @@ def _rows(path: Path, key: str, shape: tuple[int, int], dtype: np.dtype[Any]) ->
         if isinstance(rows, np.ndarray):
             rows, order = np.unique(rows, return_inverse=True)
         try:
-            with _reading(path) as file:
-                block = file[f"snapshots/{key}"][rows, columns]
-        except OSError as error:
+            block = _read(path, lambda file: file[f"snapshots/{key}"][rows, columns])
+        except (OSError, KeyError, RuntimeError) as error:
             raise LandscapeError(
-                f"{path} is damaged: its {key} does not match its checksum in the rows asked for"
+                f"{path} is damaged: its {key} does not match its checksum in the rows asked for; "
+                "leave those rows out, or train again"
             ) from error
         return np.asarray(block[order] if block.ndim > 1 else block)
 
@@ -471,15 +555,14 @@ def _read_history(file: h5py.File, rows: slice) -> History:
     return History(*(file[f"history/{key}"][rows] for key in _HISTORY))
 
 
-def _read_snapshot(file: h5py.File, row: int) -> Snapshot:
+def _read_snapshot(file: h5py.File, row: int, path: Path) -> Snapshot:
     step = int(file["snapshots/step"][row])
     there = [file["resume/info"][slot] for slot in (0, 1)]
     slot = next((s for s in (row % 2, 1 - row % 2) if there[s][0] == step), None)
     state = b"" if slot is None else file[f"resume/{slot}"][: there[slot][1]].tobytes()
     if slot is None or zlib.crc32(state) != there[slot][2]:
         raise LandscapeError(
-            f"{file.filename} holds no state to go on from at step {step}: expected the last snapshot's; "
-            "train into another file"
+            f"{path} holds no state to go on from at step {step}: expected the last snapshot's; train into another file"
         )
     who, scalars = _read_provenance(file), {key: file[f"snapshots/{key}"][row].item() for key in _SCALARS}
     return Snapshot(

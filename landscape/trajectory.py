@@ -218,7 +218,13 @@ def _within(rows: Any, count: int) -> Any:
             raise IndexError(f"row {rows} of {count}")
         return int(rows) % count
     index = np.asarray(rows)
-    return np.flatnonzero(index) if index.dtype == bool else index % count
+    if index.dtype == bool and index.shape == (count,):
+        return np.flatnonzero(index)
+    if not index.size:
+        return slice(0, 0)
+    if not np.issubdtype(index.dtype, np.integer) or index.ndim != 1 or index.min() < -count or index.max() >= count:
+        raise IndexError(f"expected row numbers from {-count} to {count - 1} or {count} booleans, got {rows!r}")
+    return index % count
 
 
 @dataclass(frozen=True, eq=False)

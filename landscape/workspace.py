@@ -51,7 +51,7 @@ class Workspace:
         theta = torch.tensor(start.theta, dtype=problem.dtype, device=problem.device)
         self.theta = theta.clone()
         self.parameters = {n: nn.Parameter(view) for n, view in unflatten(problem.layout, self.theta).items()}
-        self.buffers = problem.buffer_layout.unpack(torch.tensor(start.buffers, device=problem.device))
+        self.buffers = problem.buffers(torch.tensor(start.buffers))
         owned = [(slot.owner, self.parameters[slot.name]) for slot in problem.layout.slots if slot.owner != UNUSED]
         self.heads = [[p for owner, p in owned if owner == name] for name in problem.names]
         self.shared = [p for owner, p in owned if owner not in problem.names]

@@ -58,6 +58,8 @@ def make(
 
     The model has `hessians` and `minima` as attributes.
     """
+    if (hessians is None) != (minima is None):
+        raise LandscapeError("expected hessians and minima together, got only one of them: give both, or neither")
     a, c = _drawn(tasks, size, seed) if hessians is None or minima is None else _given(hessians, minima)
     if examples < 2 or examples % 2:
         raise LandscapeError(f"expected an even number of examples, got {examples}")

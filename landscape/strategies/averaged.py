@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from landscape.optimisers import Optimiser
-from landscape.strategies.base import Reduction, Sum, serve
+from landscape.strategies.base import Reduction, Sum, require_weights, serve
 from landscape.workspace import Workspace
 
 

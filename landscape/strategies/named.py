@@ -61,9 +61,9 @@ def named(name: str, optimiser: Optimiser, choices: Mapping[str, Any] | None = N
     if "groups" in given and "size" in given:
         raise LandscapeError("expected the number of groups or their size, got both: leave one out")
     if "groups" in given:
-        fields["partition"] = Count(int(given["groups"]))
+        fields["partition"] = Count(_whole("groups", given["groups"]))
     if "size" in given:
-        fields["partition"] = Size(int(given["size"]))
+        fields["partition"] = Size(_whole("size", given["size"]))
     made: Strategy = STRATEGIES[name](optimiser=optimiser, **fields)
     return made
 
@@ -75,16 +75,24 @@ def _object(key: str, value: Any) -> Any:
     if key == "reduction":
         return _reduction(value)
     if key not in _WORDS:
-        return int(value)
-    if value not in _WORDS[key]:
+        return _whole(key, value)
+    if str(value) not in _WORDS[key]:
         raise unknown(key, str(value), _WORDS[key])
-    return _WORDS[key][value]()
+    return _WORDS[key][str(value)]()
+
+
+def _whole(key: str, value: Any) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise LandscapeError(f"expected {key} as a whole number, got {value!r}")
+    return value
 
 
 def _reduction(value: Any) -> Reduction:
     if isinstance(value, list | tuple):
+        if not all(isinstance(weight, int | float) for weight in value):
+            raise LandscapeError(f"expected weights as numbers, got {list(value)}")
         return Weights(*value)
     words: dict[str, Callable[[], Reduction]] = {"sum": Sum, "mean": Mean}
-    if value not in words:
+    if str(value) not in words:
         raise unknown("reduction", str(value), [*words, "a list of weights"])
-    return words[value]()
+    return words[str(value)]()

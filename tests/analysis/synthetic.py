@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from analysis.results import Plane
 from landscape import store
 from landscape.modules import BufferLayout
 from landscape.trajectory import SHARED, History, Layout, Provenance, Slot, Snapshot, Trajectory
@@ -94,6 +95,22 @@ def write_run(
             )
         writer.finish()
     return store.open(path)
+
+
+def plane_of(basis: Any, origin: Any = None, buffers: Any = ()) -> Plane:
+    """A plane with this basis, of theta in `flat_layout`."""
+    basis = np.asarray(basis, np.float64)
+    return Plane(
+        origin=np.zeros(basis.shape[1]) if origin is None else np.asarray(origin, np.float64),
+        basis=basis,
+        gram=basis @ basis.T,
+        buffers=np.asarray(buffers, np.float64),
+        explained=np.full(2, np.nan),
+        recipe="by hand",
+        axes=("first", "second"),
+        seed=-1,
+        layout=flat_layout(basis.shape[1]).hash,
+    )
 
 
 class Told:

@@ -7,18 +7,17 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from analysis import gram, planes
-from analysis.results import Plane
 from landscape import problems, store, training
 from landscape.errors import LandscapeError
 from landscape.optimisers import Optimiser
 from landscape.schedules import Every
 from landscape.strategies import Averaged
-from tests.analysis.synthetic import flat_layout, layout_of, write_run
+from tests.analysis.synthetic import flat_layout, layout_of, plane_of, write_run
 
 finite = st.floats(-3, 3, width=64)
 
@@ -33,21 +32,6 @@ def weighted_svd(rows, weights):
 
 def equal_weights(rows):
     return [np.full(len(r), 1 / (len(rows) * len(r))) for r in rows]
-
-
-def plane_of(basis, origin=None, buffers=()):
-    basis = np.asarray(basis, np.float64)
-    return Plane(
-        origin=np.zeros(basis.shape[1]) if origin is None else np.asarray(origin, np.float64),
-        basis=basis,
-        gram=basis @ basis.T,
-        buffers=np.asarray(buffers, np.float64),
-        explained=np.full(2, np.nan),
-        recipe="by hand",
-        axes=("first", "second"),
-        seed=-1,
-        layout=flat_layout(basis.shape[1]).hash,
-    )
 
 
 @pytest.mark.parametrize(
@@ -79,6 +63,7 @@ def test_the_shares_are_those_of_the_spread_along_the_axes(tmp_path):
     np.testing.assert_allclose(plane.explained, [18 / 30, 8 / 30], rtol=1e-12)  # sums of squares 18, 8, 4
 
 
+@settings(max_examples=20)
 @given(arrays(np.float64, (6, 5), elements=finite), st.integers(2, 4))
 def test_a_run_written_more_densely_leaves_the_plane_unchanged(tmp_path_factory, theta, times):
     spread = np.linalg.svd(theta[:3] - theta[:3].mean(0), compute_uv=False)
@@ -122,7 +107,7 @@ def test_snapshots_on_one_line_are_refused_also_when_rounding_bends_the_line(tmp
     rng = np.random.default_rng(7)
     start, step = rng.standard_normal(1000), 0.01 * rng.standard_normal(1000)
     theta = start + np.arange(8)[:, None] * step
-    with pytest.raises(LandscapeError, match="the 8 snapshots lie on one line"):
+    with pytest.raises(LandscapeError, match=r"the 8 snapshots lie on one line"):
         planes.principal([write_run(tmp_path / "run.h5", theta, dtype=dtype)])
 
 
@@ -140,13 +125,13 @@ def test_a_slight_bend_well_above_rounding_makes_a_plane(tmp_path):
 @pytest.mark.parametrize("count", [1, 2])
 def test_one_or_two_snapshots_span_no_plane(tmp_path, count):
     theta = np.random.default_rng(8).standard_normal((count, 10))
-    with pytest.raises(LandscapeError, match=f"the {count} snapshots lie on one line"):
+    with pytest.raises(LandscapeError, match=rf"the {count} snapshots lie on one line"):
         planes.principal([write_run(tmp_path / "run.h5", theta)])
 
 
 def test_snapshots_that_never_move_span_no_plane(tmp_path):
     theta = np.ones((5, 10))
-    with pytest.raises(LandscapeError, match="the 5 snapshots lie on one line"):
+    with pytest.raises(LandscapeError, match=r"the 5 snapshots lie on one line"):
         planes.principal([write_run(tmp_path / "run.h5", theta)])
 
 
@@ -157,7 +142,7 @@ def test_runs_of_other_layouts_are_refused_and_both_layouts_named(tmp_path):
     second = write_run(tmp_path / "second.h5", rng.standard_normal((4, 6)), other)
     with pytest.raises(LandscapeError, match=rf"{first.layout.hash}.*second\.h5.*{other.hash}.*first difference"):
         planes.principal([first, second])
-    with pytest.raises(LandscapeError, match="at least one trajectory, got none"):
+    with pytest.raises(LandscapeError, match=r"at least one trajectory, got none"):
         planes.principal([])
 
 
@@ -204,13 +189,13 @@ def test_random_directions_follow_from_their_seed(tmp_path):
 
 
 def test_random_directions_are_isotropic_inside_a_unit(tmp_path):
-    # 200 draws of 24 unit vectors: the mean of a component's square is 1/12 with a standard error of 0.0016.
+    # A unit vector of 12 entries: squares of mean 1/12 and variance 2 * 11 / (12^2 14); 1,600 of them: error 0.0026.
     run = net_run(tmp_path)
     slot = NET.slots[0]
     norms = np.linalg.norm(run.theta[-1][slot.span].reshape(4, 12), axis=1)
     draws = np.stack([planes.random(run, -1, seed).basis[:, slot.span].reshape(2, 4, 12) for seed in range(200)])
     unit = draws / norms[:, None]
-    assert abs((unit**2).mean(axis=(0, 1, 2)) - 1 / 12).max() < 5 * 0.0016
+    assert abs((unit**2).mean(axis=(0, 1, 2)) - 1 / 12).max() < 5 * 0.0026
     assert abs(unit.mean()) < 5 / np.sqrt(unit.size)
 
 
@@ -222,7 +207,7 @@ def test_a_filter_of_zeros_gets_a_direction_of_zeros(tmp_path):
 
 def test_a_model_of_vectors_alone_has_no_filter_normalised_direction(tmp_path):
     run = write_run(tmp_path / "run.h5", np.ones((3, 5)), layout_of(("bias", (5,), "shared")))
-    with pytest.raises(LandscapeError, match="at least one tensor with two or more dimensions.*principal plane"):
+    with pytest.raises(LandscapeError, match=r"at least one tensor with two or more dimensions.*principal plane"):
         planes.random(run)
 
 
@@ -230,7 +215,7 @@ def test_a_model_of_vectors_alone_has_no_filter_normalised_direction(tmp_path):
 def test_two_random_directions_that_span_no_plane_are_refused(tmp_path, value):
     theta = np.array([[value, 1.0, 1.0]])
     run = write_run(tmp_path / "run.h5", theta, layout_of(("w", (1, 1), "shared"), ("b", (2,), "shared")))
-    with pytest.raises(LandscapeError, match="do not span a plane here.*principal plane"):
+    with pytest.raises(LandscapeError, match=r"do not span a plane here.*principal plane"):
         planes.random(run)
 
 
@@ -254,13 +239,15 @@ def test_off_plane_and_coordinates_obey_pythagoras_in_an_orthonormal_plane(tmp_p
     np.testing.assert_allclose(squares, shadow.from_origin**2, rtol=1e-12)
 
 
+@settings(max_examples=30)
 @given(
     arrays(np.float64, (2, 5), elements=finite),
     arrays(np.float64, (4, 5), elements=finite),
     arrays(np.float64, (2, 2), elements=finite),
 )
 def test_shadows_are_least_squares_whatever_the_basis_of_the_plane(tmp_path_factory, basis, theta, change):
-    assume(np.linalg.cond(basis) < 50 and np.linalg.cond(change) < 50)
+    assume(np.linalg.norm(basis) > 0.1 and np.linalg.cond(basis) < 50)
+    assume(np.linalg.norm(change) > 0.1 and np.linalg.cond(change) < 50)
     run = write_run(tmp_path_factory.mktemp("shadow") / "run.h5", theta, flat_layout(5))
     origin = np.arange(5.0)
     shadow = planes.shadow(run, plane_of(basis, origin))
@@ -277,10 +264,26 @@ def test_shadows_are_least_squares_whatever_the_basis_of_the_plane(tmp_path_fact
     np.testing.assert_allclose(other.from_origin, shadow.from_origin, atol=0)
 
 
+def test_a_plane_whose_axes_differ_by_ten_orders_of_magnitude_keeps_its_coordinates(tmp_path):
+    basis = np.array([[1e10, 0.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]])
+    run = write_run(tmp_path / "run.h5", np.array([[2.0, -3.0]]) @ basis)
+    found = planes.shadow(run, plane_of(basis)).coordinates
+    np.testing.assert_allclose(found, [[2.0, -3.0]], rtol=1e-5)  # the move's first entry rounds off ten digits of y
+
+
+@pytest.mark.parametrize("second", [[0.0] * 4, [2.0, 4.0, 0.0, 0.0]], ids=["zero", "parallel"])
+def test_directions_on_one_line_make_no_shadow(tmp_path, second):
+    run = write_run(tmp_path / "run.h5", np.ones((3, 4)))
+    with pytest.raises(LandscapeError, match=r"directions lie on one line: expected two that span a plane"):
+        planes.shadow(run, plane_of([[1.0, 2.0, 0.0, 0.0], second]))
+
+
 def test_a_shadow_carries_the_run_and_its_true_losses(tmp_path):
     losses = np.array([[1.0, 2.0], [3.0, np.nan], [np.inf, 4.0]])
     rng = np.random.default_rng(12)
-    run = write_run(tmp_path / "r.h5", rng.standard_normal((3, 4)), losses=losses, label="mine", seed=7, steps=[0, 5, 9])
+    run = write_run(
+        tmp_path / "r.h5", rng.standard_normal((3, 4)), losses=losses, label="mine", seed=7, steps=[0, 5, 9]
+    )
     shadow = planes.shadow(run, planes.principal([run]))
     assert shadow.run.name == "mine-7"
     assert shadow.tasks == ("one", "two")

@@ -1,0 +1,66 @@
+"""What a study says beforehand that it will do is what it then does."""
+
+from __future__ import annotations
+
+import pytest
+
+from analysis import estimates
+from analysis.jobs import problem_of
+from analysis.settings import parse
+
+SMALL = {
+    "problem": "quadratic",
+    "problem_settings": {"tasks": 2, "size": 4, "heads": 1},
+    "seeds": [0, 1],
+    "strategies": [{"name": "averaged", "rate": 0.05}, "independent", "adatask"],
+    "training": {"steps": 10, "every": 4, "batch_size": 8},
+    "search": {"rates": [0.01, 0.1], "steps": 3},
+    "surface": {"nx": 5, "ny": 4},
+    "hessian": {"snapshots": 3, "top": 2},
+}
+
+
+def plan(workers=1, **changes):
+    settings = parse({**SMALL, **changes})
+    return {stage.name: stage for stage in estimates.plan(settings, problem_of(settings.named_problem), workers)}
+
+
+def test_amounts_are_those_of_the_settings():
+    stages = plan()
+    assert list(stages) == ["search of learning rates", "training", "surface", "Hessian eigenvalues"]
+    assert stages["search of learning rates"].amount == 2 * 2  # one rate is given
+    assert stages["training"].amount == 3 * 2
+    assert stages["surface"].amount == 2 * 5 * 4  # the plane of all runs, and that of the first seed's
+    assert stages["Hessian eigenvalues"].amount == 3 * 3 * (2 + 1) * 2
+    assert all(stage.seconds > 0 for stage in stages.values())
+
+
+@pytest.mark.parametrize(
+    ("hessian", "rows"),
+    [({"at": [0, 4, 8, 10], "top": 1}, 4), ({"at": [10, 10], "top": 1}, 1), ({"snapshots": 99, "top": 1}, 4)],
+    ids=["at steps", "a step twice", "more than there are"],
+)
+def test_eigenpairs_are_counted_at_the_snapshots_there_will_be(hessian, rows):
+    # Steps 0, 4, 8 and 10: the last is always stored.
+    assert plan(hessian=hessian)["Hessian eigenvalues"].amount == 3 * rows * 3
+
+
+def test_one_seed_has_one_surface_and_rates_that_are_given_no_search():
+    stages = plan(seeds=[3], strategies=[{"name": "averaged", "rate": 0.1}])
+    assert stages["surface"].amount == 5 * 4
+    assert stages["search of learning rates"].amount == 0
+    assert stages["search of learning rates"].seconds == 0
+
+
+def test_workers_share_the_jobs_and_never_more_than_there_are():
+    assert estimates._shared(12.0, 6, 3) == 4.0
+    assert estimates._shared(12.0, 2, 5) == 6.0
+    assert estimates._shared(0.0, 0, 4) == 0.0
+
+
+def test_the_plan_leaves_the_problem_as_it_was():
+    settings = parse(SMALL)
+    problem = problem_of(settings.named_problem)
+    before = problem.read(problem.model)[0]
+    estimates.plan(settings, problem, 1)
+    assert (problem.read(problem.model)[0] == before).all()

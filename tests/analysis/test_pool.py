@@ -1,0 +1,75 @@
+"""Jobs side by side: order, progress, and what happens when one fails."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import time
+
+import pytest
+import torch
+
+from analysis.pool import run_all
+from landscape.errors import LandscapeError, TrainingDiverged
+
+
+def square(number, told, tell):
+    for amount in told:
+        tell(amount)
+    time.sleep(0.05 * (3 - number % 3))  # later jobs end first
+    return number**2, os.getpid(), torch.get_num_threads()
+
+
+def fail(kind, tell):
+    if kind == "input":
+        raise LandscapeError("expected this, got that; do so")
+    if kind == "diverged":
+        raise TrainingDiverged(7, "depth", float("nan"))
+    if kind == "killed":
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(300)
+
+
+def test_one_worker_runs_everything_here():
+    told = []
+    found = run_all(square, [(n, [n]) for n in range(3)], 1, told.append)
+    assert [value for value, _, _ in found] == [0, 1, 4]
+    assert {process for _, process, _ in found} == {os.getpid()}
+    assert told == [0, 1, 2]
+    assert run_all(square, [], 4, told.append) == []
+
+
+def test_results_stand_in_order_and_every_amount_is_told():
+    told = []
+    jobs = [(n, [n, 10, 100]) for n in range(6)]
+    found = run_all(square, jobs, 2, told.append)
+    assert [value for value, _, _ in found] == [n**2 for n in range(6)]
+    processes = {process for _, process, _ in found}
+    assert os.getpid() not in processes
+    assert 1 <= len(processes) <= 2
+    assert {threads for _, _, threads in found} == {1}
+    assert sorted(told) == sorted(amount for _, amounts in jobs for amount in amounts)
+
+
+@pytest.mark.parametrize(
+    ("kind", "error", "text"),
+    [
+        ("input", LandscapeError, r"^expected this, got that; do so$"),
+        ("diverged", TrainingDiverged, r"training loss of task 'depth' became nan at step 7"),
+        ("killed", LandscapeError, r"a worker process was killed: .*fewer jobs"),
+    ],
+)
+def test_the_first_error_ends_all_workers(kind, error, text):
+    before = time.monotonic()
+    with pytest.raises(error, match=text) as caught:
+        run_all(fail, [("sleep",), (kind,)], 2, lambda amount: None)
+    assert time.monotonic() - before < 150, "nobody waited for the job that sleeps five minutes"
+    assert not multiprocessing.active_children()
+    if kind == "diverged":
+        assert (caught.value.step, caught.value.task) == (7, "depth")
+
+
+def test_with_one_worker_an_error_is_raised_as_it_is():
+    with pytest.raises(TrainingDiverged, match=r"became nan at step 7"):
+        run_all(fail, [("diverged",), ("sleep",)], 1, lambda amount: None)

@@ -1,0 +1,157 @@
+"""Settings of a study: what may be left out, what is refused, and in which words."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from analysis import settings
+from analysis.settings import HessianSettings, Settings, StrategySettings, SurfaceSettings, parse, read, section, write
+from landscape.errors import LandscapeError
+from landscape.optimisers import Optimiser
+from landscape.schedules import Every
+from landscape.strategies import Averaged, Grouped, Independent, SharedState, Weights
+
+
+def test_everything_has_a_default():
+    found = parse({})
+    assert found == Settings()
+    assert found.problem == "digits"
+    assert [s.title for s in found.strategies] == ["averaged", "independent", "grouped"]
+    assert found.training.plan().when == Every(found.training.every)
+    assert found.search.seed not in found.seeds
+
+
+def test_settings_written_are_read_back(tmp_path):
+    made = parse(
+        {
+            "problem": "quadratic",
+            "problem_settings": {"tasks": 2, "hessians": [[[1.0]], [[2.0]]], "minima": [[0.0], [1.0]]},
+            "seeds": [3, 1],
+            "strategies": [
+                "averaged",
+                {"name": "averaged", "label": "weighted", "reduction": [1.0, 0.5], "rate": 1e-3},
+                {"name": "grouped", "groups": 2, "states": "shared", "redraw": 0},
+            ],
+            "training": {"steps": 7, "optimiser": "SGD"},
+            "surface": {"plane": "random", "nx": 3, "ny": 8, "label": "my plane"},
+            "hessian": {"at": [0, 5]},
+        }
+    )
+    path = tmp_path / "study.toml"
+    path.write_text(write(made), encoding="utf-8")
+    assert read(path) == made
+    assert write(read(path)) == write(made)
+
+
+@given(
+    st.lists(st.integers(0, 10**6), min_size=1, max_size=5, unique=True),
+    st.integers(1, 10**6),
+    st.floats(1e-12, 1e3),
+    st.text(st.characters(exclude_categories=["Cs", "Cc"]), max_size=20),
+)
+def test_whatever_fits_survives_the_file(seeds, steps, tolerance, label):
+    data = {
+        "seeds": seeds,
+        "training": {"steps": steps},
+        "hessian": {"tolerance": tolerance},
+        "surface": {"label": label},
+    }
+    made = parse(data)
+    assert parse(settings.tomllib.loads(write(made))) == made
+
+
+def test_strategies_by_name_and_by_table_are_the_same():
+    assert parse({"strategies": ["averaged", "independent"]}) == parse(
+        {"strategies": [{"name": "averaged"}, {"name": "independent"}]}
+    )
+
+
+def test_strategies_are_made_with_their_choices():
+    adam = Optimiser("Adam", lr=0.01)
+    assert StrategySettings(name="averaged", reduction=[1.0, 2.0]).strategy("Adam", 0.01) == Averaged(
+        adam, Weights(1, 2)
+    )
+    assert StrategySettings(name="independent").strategy("Adam", 0.01) == Independent(adam)
+    grouped = StrategySettings(name="grouped", states="shared", groups=3).strategy("Adam", 0.01)
+    assert isinstance(grouped, Grouped)
+    assert isinstance(grouped.states_of_theta, SharedState)
+    assert StrategySettings(name="averaged", label="a/b c").title == "a_b_c"
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        ({"problm": "digits"}, r"unknown setting 'problm': .*did you mean 'problem'\?"),
+        ({"training": {"step": 3}}, r"unknown setting 'training\.step': .*did you mean 'training\.steps'\?"),
+        (
+            {"strategies": [{"name": "averaged", "lable": "x"}]},
+            r"unknown setting 'strategies\.0\.lable': .*lable|label",
+        ),
+        ({"hessian": {"top": 3, "produts": 1}}, r"did you mean 'hessian\.products'\?"),
+        ({"strategies": ["averagd"]}, r"unknown strategy 'averagd': .*did you mean 'averaged'\?"),
+        ({"strategies": [{"name": "averaged", "groups": 2}]}, r"the strategy averaged takes no groups"),
+        (
+            {"strategies": [{"name": "grouped", "states": "mine"}]},
+            r"unknown states 'mine': expected one of own, shared",
+        ),
+        ({"strategies": []}, r"strategies: list should have at least 1 item"),
+        (
+            {"strategies": ["averaged", "averaged"]},
+            r"two strategies are called 'averaged': give one of them another label",
+        ),
+        (
+            {"strategies": [{"name": "averaged", "label": "a b"}, {"name": "independent", "label": "a/b"}]},
+            r"two strategies are called 'a_b'",
+        ),
+        ({"seeds": []}, r"seeds: list should have at least 1 item"),
+        ({"seeds": [1, 1]}, r"expected distinct seeds of 0 or more, got \[1, 1\]"),
+        ({"seeds": [-1]}, r"expected distinct seeds of 0 or more, got \[-1\]"),
+        ({"seeds": ["one"]}, r"seeds\.0: input should be a valid integer.*got 'one'"),
+        ({"training": {"steps": 0}}, r"training\.steps: input should be greater than or equal to 1, got 0"),
+        ({"training": {"steps": 1.5}}, r"training\.steps: input should be a valid integer.*got 1\.5"),
+        ({"training": 3}, r"training: input should be a valid dictionary.*got 3"),
+        ({"training": {"optimiser": "Adm"}}, r"unknown optimiser 'Adm': .*did you mean 'Adam'\?"),
+        ({"search": {"rates": []}}, r"search\.rates: list should have at least 1 item"),
+        ({"search": {"rates": [1e-3, -1.0]}}, r"search\.rates\.1: input should be greater than 0, got -1\.0"),
+        ({"surface": {"nx": 2}}, r"surface\.nx: input should be greater than or equal to 3, got 2"),
+        ({"surface": {"plane": "princpal"}}, r"surface: unknown plane 'princpal': .*did you mean 'principal'\?"),
+        ({"hessian": {"tolerance": 0}}, r"hessian\.tolerance: input should be greater than 0, got 0"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence_with_its_place(data, text):
+    with pytest.raises(LandscapeError, match=text) as caught:
+        parse(data, "here")
+    assert str(caught.value).startswith("here: ")
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        (None, r"there is no file .*: expected the settings of a study in TOML"),
+        (b"a = ", r"cannot read .*settings in TOML"),
+        (b"\xff\xfe", r"cannot read .*settings in TOML"),
+    ],
+)
+def test_files_that_hold_no_toml_are_refused(tmp_path, content, text):
+    path = tmp_path / "study.toml"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(LandscapeError, match=text):
+        read(path)
+
+
+def test_a_section_alone_is_refused_in_the_same_words():
+    assert section(SurfaceSettings, {"nx": 4}).nx == 4
+    with pytest.raises(LandscapeError, match=r"unknown setting 'nz': expected one of .*nx"):
+        section(SurfaceSettings, {"nz": 4})
+    with pytest.raises(LandscapeError, match=r"top: input should be greater than or equal to 1, got 0"):
+        section(HessianSettings, {"top": 0})
+
+
+def test_a_surface_is_called_after_its_plane_unless_it_has_a_label():
+    assert SurfaceSettings().title == "principal"
+    assert SurfaceSettings(plane="random", seed=4).title == "random-4"
+    assert SurfaceSettings(label="a b").title == "a_b"
