@@ -248,7 +248,6 @@ def _replacing(path: Path) -> Iterator[Path]:
         ) from error
     fresh = path.with_name(f".{path.name}.new")
     try:
-        fresh.unlink(missing_ok=True)  # a killed writer's
         if path.exists():
             with _open(path):
                 pass

@@ -38,6 +38,7 @@ app = typer.Typer(
 )
 
 FORMATS = ["png", "html"]
+STUDY_FORMATS = ["png", "pdf", "svg"]
 
 
 def _version(asked: bool) -> None:
@@ -137,7 +138,7 @@ def study(
         work.run()
     finally:
         shown.close()
-    drawn = _draw(out / "results.h5", out / "figures", ["png", "pdf", "svg"], quiet)
+    drawn = _draw(out / "results.h5", out / "figures", STUDY_FORMATS, quiet)
     page = _report(out / "results.h5", out / "report.html", quiet)
     if as_json:
         emit({"results": out / "results.h5", "figures": drawn, "report": page})

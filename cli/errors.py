@@ -71,7 +71,7 @@ def _usage(error: Any) -> str:
     else:
         text = str(error.format_message()).strip().rstrip(".").replace(": Input", ": input")
         text = text[:1].lower() + text[1:]
-        refused = getattr(error.__cause__, "errors", list)()
+        refused: list[Any] = getattr(error.__cause__, "errors", list)()
         text += f", got {refused[0].get('input')!r}" if refused else ""
     return f"{text}; see {context.command_path if context is not None else 'landscape'} --help"
 
@@ -82,7 +82,7 @@ def _nearest(given: str, valid: Iterable[str]) -> str:
 
 
 def _ours(module: str) -> bool:
-    return module.split(".")[0] in OURS
+    return module.split(".", maxsplit=1)[0] in OURS
 
 
 def _raised_by_us(error: BaseException) -> bool:

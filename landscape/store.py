@@ -303,8 +303,8 @@ def _created(path: Path, who: Provenance, layout: Layout, buffers: BufferLayout,
         _header(file, who, layout, buffers)
         _create_arrays(file, who, layout.size, buffers.size, dtype)
     except BaseException:
-        file.close()
-        path.unlink()
+        _close(file, path)
+        path.unlink(missing_ok=True)
         raise
     return file
 

@@ -295,6 +295,16 @@ def test_a_killed_save_leaves_one_whole_state_and_the_next_save_works(tmp_path, 
     assert archive.load(path, "g/0").record.value == -1.0
 
 
+def test_a_reader_of_the_old_file_reads_the_old_results_to_the_end(tmp_path):
+    path = tmp_path / "results.h5"
+    archive.save(path, {"group": Entry(surface())})
+    whole = path.read_bytes()
+    with path.open("rb") as reader:
+        archive.save(path, {"group": Entry(surface(fill=2.0))})
+        assert reader.read() == whole
+    assert archive.load(path, "group").record == surface(fill=2.0)
+
+
 def test_what_a_killed_first_save_left_does_not_stand_in_the_way(tmp_path):
     path = tmp_path / "results.h5"
     (tmp_path / ".results.h5.new").write_bytes(b"\x89HDF\r\n\x1a\n half a file")

@@ -15,9 +15,9 @@ from landscape.errors import LandscapeError, TrainingDiverged
 
 
 def square(number, told, tell):
+    time.sleep(0.05 * (3 - number % 3))  # later jobs end first
     for amount in told:
         tell(amount)
-    time.sleep(0.05 * (3 - number % 3))  # later jobs end first
     return number**2, os.getpid(), torch.get_num_threads()
 
 
@@ -42,7 +42,7 @@ def test_one_worker_runs_everything_here():
 
 def test_results_stand_in_order_and_every_amount_is_told():
     told = []
-    jobs = [(n, [n, 10, 100]) for n in range(6)]
+    jobs = [(n, [n] * 3000) for n in range(6)]  # told at the very end, faster than they are read
     found = run_all(square, jobs, 2, told.append)
     assert [value for value, _, _ in found] == [n**2 for n in range(6)]
     processes = {process for _, process, _ in found}

@@ -127,12 +127,14 @@ def test_a_warm_start_saves_products():
     np.testing.assert_allclose(warm.values, cold.values, rtol=1e-4)
 
 
-def test_a_warm_start_inside_an_invariant_space_still_finds_a_larger_eigenvalue_outside_it():
+@pytest.mark.parametrize("noise", [0.0, 1e-5])
+def test_a_warm_start_next_to_an_invariant_space_still_finds_a_larger_eigenvalue_outside_it(noise):
     # The three vectors of the start span a space that the operator maps into itself; 5 has overtaken them.
     values = np.array([5.0, 4.0, 3.0, 2.0, *np.linspace(0, 1, 200)])
     operator = MatrixOperator(torch.diag(torch.from_numpy(values)))
     start = torch.zeros(len(values), dtype=torch.float64)
     start[1:4] = 1.0
+    start += noise * torch.from_numpy(np.random.default_rng(0).standard_normal(len(values)))
     found = top_eigenpairs(operator, 3, accuracy=Accuracy(1e-2, 100), start=start)
     np.testing.assert_allclose(found.values, [5, 4, 3], rtol=1e-2)
 

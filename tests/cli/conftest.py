@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from cli import commands
 from tests.cli.desk import SHORT, Desk
 
 TOML = """\
@@ -54,7 +55,9 @@ def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A finished study; nobody writes into it."""
     desk = Desk(tmp_path_factory.mktemp("a user's ünïcode folder"))
     (desk.folder / "my settings.toml").write_text(TOML, encoding="utf-8")
-    desk.do("study", "my settings.toml", "--out", "my study", "--jobs", "1", "--quiet")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(commands, "STUDY_FORMATS", ["svg"])  # drawing takes longest
+        desk.do("study", "my settings.toml", "--out", "my study", "--jobs", "1", "--quiet")
     return desk.folder / "my study"
 
 

@@ -18,8 +18,8 @@ from landscape.errors import LandscapeError
 from tests.cli.desk import SHORT, Desk, contents, require_sentence, temporary, until
 from tests.cli.test_study import datasets
 
-LONG = ("--steps", "1000", "--every", "20", "--batch-size", "8", "--seed", "3")
-SNAPSHOTS = 51
+LONG = ("--steps", "600", "--every", "20", "--batch-size", "8", "--seed", "3")
+SNAPSHOTS = 31
 GO_ON = "interrupted: what was finished is kept; give the same command again to go on"
 
 
@@ -59,7 +59,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return desk.folder / "run.h5"
 
 
-@pytest.mark.parametrize("how", [to_process, to_group, by_scheduler])
+@pytest.mark.parametrize("how", [to_group, pytest.param(by_scheduler, marks=pytest.mark.slow)])
 def test_training_goes_on_after_an_interruption(
     desk: Desk, whole: Path, how: Callable[["subprocess.Popen[str]"], None]
 ) -> None:
@@ -231,11 +231,11 @@ def test_a_full_disk_loses_nothing(desk: Desk) -> None:
     "line",
     [
         "train quadratic --out new.h5",
-        "surface run.h5 --nx 3 --ny 3 --out new.h5",
+        pytest.param("surface run.h5 --nx 3 --ny 3 --out new.h5", marks=pytest.mark.slow),
         "explore run.h5 --out results.h5",
-        "figures results.h5 --out new --format png",
+        pytest.param("figures results.h5 --out new --format png", marks=pytest.mark.slow),
         "report results.h5 --out new.html",
-        "study --problem quadratic --out new",
+        pytest.param("study --problem quadratic --out new", marks=pytest.mark.slow),
     ],
 )
 def test_a_disk_that_is_full_at_once_leaves_nothing_half_written(desk: Desk, runs: Path, line: str) -> None:

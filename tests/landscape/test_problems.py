@@ -144,9 +144,9 @@ def digits() -> Any:
 def test_a_canvas_is_the_brighter_pixel_of_two_scans() -> None:
     images = {(image / 16).astype(np.float32).tobytes() for image in load_digits().images}
     for offset in (0, 3, 8):
-        found = problems.load("digits", {"train": 50, "evaluation": 40, "offset": offset})
+        found = problems.load("digits", {"train": 50, "evaluation": 6, "offset": offset})
         canvases, first = found.evaluation.inputs.numpy(), found.evaluation.targets[2].numpy().reshape(-1, 8, 8)
-        assert canvases.shape == (40, 1, 8 + offset, 8 + offset)
+        assert canvases.shape == (6, 1, 8 + offset, 8 + offset)
         for canvas, scan in zip(canvases[:, 0], first, strict=True):
             assert scan.tobytes() in images
             candidates = [s for s in images if composed(scan, np.frombuffer(s, np.float32), offset) == canvas.tobytes()]
@@ -281,9 +281,9 @@ def test_a_problem_of_ones_own_comes_from_its_file(tmp_path: Path) -> None:
     assert found.layout.count() == 3
     assert (found.origin.name, found.origin.settings, found.origin.built_in) == (f"{file}:make", {"size": 3}, False)
     assert problems.load("toy").origin.built_in
-    with pytest.raises(LandscapeError, match="wrong returned int: expected a landscape.Problem"):
+    with pytest.raises(LandscapeError, match=r"wrong returned int: expected a landscape\.Problem"):
         problems.load(f"{file}:wrong")
-    with pytest.raises(LandscapeError, match="unknown function in .*mine.py 'mak': .*; did you mean 'make'"):
+    with pytest.raises(LandscapeError, match=r"unknown function in .*mine\.py 'mak': .*; did you mean 'make'"):
         problems.load(f"{file}:mak")
     with pytest.raises(LandscapeError, match=r"there is no file .*other\.py: expected a Python file"):
         problems.load(f"{tmp_path}/other.py:make")

@@ -62,7 +62,7 @@ def test_updates_inside_a_step_are_counted_and_measured(tmp_path: Path) -> None:
     def move(by: float) -> None:
         with torch.no_grad():
             for parameter in shared:
-                parameter += by
+                parameter.add_(by)
 
     with Recorder(found, tmp_path / "a.h5", Every(1)) as recorder:
         for _ in range(3):  # there and half of the way back

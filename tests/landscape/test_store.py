@@ -464,10 +464,15 @@ def test_a_run_whose_last_snapshot_is_damaged_goes_on_from_the_one_before(run: T
     content[bytes(content).index(run.theta[-1].tobytes())] ^= 1
     copy.write_bytes(content)
     assert len(landscape.open(copy)) == ROWS - 1
-    told: list[int] = []
-    resumed = record(problem(middle=batch_norm), STRATEGY, PLAN, copy, progress=told.append)
+    told: list[tuple[int, bool]] = []
+
+    def progress(step: int) -> None:
+        told.append((step, landscape.open(copy).complete))
+
+    resumed = record(problem(middle=batch_norm), STRATEGY, PLAN, copy, progress=progress)
     assert everything(resumed) == everything(run)
-    assert told == [20]
+    assert told == [(20, False)]
+    assert resumed.complete
 
 
 def test_a_run_whose_states_are_lost_is_refused(run: Trajectory, copy: Path) -> None:

@@ -86,7 +86,7 @@ def test_what_was_acknowledged_survives_two_kills(whole: Trajectory, tmp_path: P
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(1, 6))
+@pytest.mark.parametrize("seed", range(1, 5))
 def test_what_was_acknowledged_survives_many_kills(seed: int, whole: Trajectory, tmp_path: Path) -> None:
     survive(tmp_path / "run.h5", whole, 6, seed)
 

@@ -200,6 +200,24 @@ def test_the_state_of_global_generators_does_not_matter() -> None:
         assert ends() == first
 
 
+def test_dropout_draws_anew_in_every_sub_step_and_for_every_seed() -> None:
+    masks: list[bytes] = []
+
+    class Listening(nn.Dropout):
+        def forward(self, inputs: Tensor) -> Tensor:
+            outputs = super().forward(inputs)
+            if self.training:
+                masks.append((outputs == 0).numpy().tobytes())
+            return outputs
+
+    found = problem(middle=lambda: Listening(0.5))
+    for seed in (0, 1, 0):
+        list(train(found, Independent(ADAM), Plan(4, 6), seed))
+    assert len(masks) == 3 * 12  # three sub-steps a step, of 30 bits each, so no two are alike by chance
+    assert len(set(masks)) == 24
+    assert masks[:12] == masks[24:]
+
+
 def test_training_leaves_the_module_as_it_was(strategy: Strategy) -> None:
     found = awkward()
     with untouched(found.model):
