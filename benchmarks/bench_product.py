@@ -13,7 +13,7 @@ REPEATS = 7
 
 
 def run() -> list[dict[str, Any]]:
-    """Milliseconds of one product and of one gradient over the evaluation set, and how many gradients a product takes."""
+    """Milliseconds of a product and of a gradient over the evaluation set, and how many gradients a product takes."""
     torch.set_num_threads(1)
     rows = []
     for norm in ("none", "group", "batch"):
@@ -23,7 +23,7 @@ def run() -> list[dict[str, Any]]:
         vector = torch.ones(operator.size)
         product, gradient = [], []
         for repeat in range(REPEATS + 1):
-            pair = _seconds(lambda: operator @ vector), _seconds(lambda: _gradient(problem, theta, buffers))
+            pair = _seconds(operator.__matmul__, vector), _seconds(_gradient, problem, theta, buffers)
             if repeat:
                 product.append(pair[0] * 1e3)
                 gradient.append(pair[1] * 1e3)
@@ -45,7 +45,7 @@ def _gradient(problem: Problem, theta: torch.Tensor, buffers: torch.Tensor) -> N
         torch.autograd.grad(problem.losses(there, batch, buffers).sum(), there)
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def _seconds(work: Callable[..., object], *arguments: object) -> float:
     start = time.perf_counter()
-    work()
+    work(*arguments)
     return time.perf_counter() - start

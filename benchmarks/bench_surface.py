@@ -22,8 +22,8 @@ def run() -> list[dict[str, Any]]:
         problem = problems.load("digits")
         problem.micro_batch = micro_batch
         plane, grid = _plane(problem), surfaces.Grid.square(POINTS, POINTS, 0.1)
-        bare = [_seconds(lambda: _forward(problem)) * 1e3 for _ in range(REPEATS)]
-        measured = [_seconds(lambda: surfaces.measure(problem, plane, grid)) / POINTS**2 * 1e3 for _ in range(REPEATS)]
+        bare = [_seconds(_forward, problem) * 1e3 for _ in range(REPEATS)]
+        measured = [_seconds(surfaces.measure, problem, plane, grid) / POINTS**2 * 1e3 for _ in range(REPEATS)]
         rows.append(
             {
                 "micro-batch": micro_batch,
@@ -59,7 +59,7 @@ def _forward(problem: Problem) -> None:
             problem.model(batch.inputs)
 
 
-def _seconds(work: Callable[[], object]) -> float:
+def _seconds(work: Callable[..., object], *arguments: object) -> float:
     start = time.perf_counter()
-    work()
+    work(*arguments)
     return time.perf_counter() - start
