@@ -173,10 +173,11 @@ def _open(path: Path | str) -> Iterator[h5py.File]:
             "another file"
         ) from error
     with file:
-        if file.attrs.get("format") != FORMAT:
+        found = file.attrs.get("format")
+        found = found.decode(errors="replace") if isinstance(found, bytes) else found
+        if not isinstance(found, str) or found != FORMAT:
             raise ArchiveError(
-                f"{path} is not a results file: expected the format {FORMAT!r}, got {file.attrs.get('format')!r}; "
-                "choose another file"
+                f"{path} is not a results file: expected the format {FORMAT!r}, got {found!r}; choose another file"
             )
         yield file
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,7 +14,7 @@ import typer
 import typer.core
 
 from cli.console import Stages, duration, emit, say, show
-from cli.errors import Interrupted, Unread
+from cli.errors import FULL, Interrupted, Unread
 
 
 class _Commands(typer.core.TyperGroup):
@@ -473,13 +475,18 @@ def _results(path: Path) -> Path:
     return path / "results.h5" if path.is_dir() else path
 
 
-def _folder(path: Path) -> None:
+@contextlib.contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """Makes the folder; what keeps it or its files from being written becomes one sentence."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
     except OSError as error:
+        if error.errno in FULL:
+            raise
         raise ValueError(
-            f"cannot write into {path} ({error.strerror}): expected a folder that can be written; choose another with "
-            "--out"
+            f"cannot write into {folder} ({error.strerror}): expected a folder that can be written; choose another "
+            "with --out"
         ) from error
 
 
@@ -493,15 +500,15 @@ def _draw(results: Path, folder: Path, formats: list[str], quiet: bool) -> list[
             known = ", ".join(suffix[1:] for suffix in drawing.files.SUFFIXES)
             raise ValueError(f"unknown format {suffix!r}: expected one of {known}")
     scenes = drawings(results)
-    _folder(folder)
     shown.begin("figures", len(scenes) * len(formats))
     drawn = []
     try:
-        for name, scene in scenes.items():
-            for suffix in formats:
-                drawn.append(folder / f"{name}.{suffix}")
-                drawing.draw(scene, drawn[-1])
-                shown.tell(1)
+        with _writing(folder):
+            for name, scene in scenes.items():
+                for suffix in formats:
+                    drawn.append(folder / f"{name}.{suffix}")
+                    drawing.draw(scene, drawn[-1])
+                    shown.tell(1)
     finally:
         shown.close()
     shown.end(f"{len(scenes)} in {', '.join(formats)}")
@@ -516,8 +523,8 @@ def _report(results: Path, out: Path, quiet: bool) -> Path:
     shown.begin("report", 1)
     try:
         found = contents(results)
-        _folder(out.parent)
-        path = page.write(found, out)
+        with _writing(out.parent):
+            path = page.write(found, out)
     finally:
         shown.close()
     shown.end("")

@@ -53,15 +53,17 @@ _END_OF_FILE = 28
 
 
 def _header(file: h5py.File, who: Provenance, layout: Layout, buffers: BufferLayout) -> None:
-    file.attrs["format"] = FORMAT
-    file.attrs["format_version"] = FORMAT_VERSION
-    for key, value in asdict(who).items():
-        plain = isinstance(value, str | int | float)
-        file.attrs[_ATTRIBUTES.get(key, key)] = value if plain else json.dumps(value, sort_keys=True)
+    for key, value in {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(who)}.items():
+        name = _ATTRIBUTES.get(key, key)
+        if isinstance(value, int | float):
+            file.attrs[name] = value
+        else:
+            text = _fixed([value if isinstance(value, str) else json.dumps(value, sort_keys=True)])
+            file.attrs.create(name, text[0], dtype=text.dtype)
     _write_slots(file.create_group("layout"), layout.slots)
     group = file.create_group("buffer_layout")
     _write_slots(group, buffers.slots)
-    group["dtype"] = np.array([str(dtype) for dtype in buffers.dtypes], dtype=h5py.string_dtype())
+    _write_checked(group, "dtype", _fixed([str(dtype) for dtype in buffers.dtypes]))
 
 
 _ATTRIBUTES = {"data": "data_hash", "frozen": "frozen_hash"}
@@ -69,11 +71,23 @@ _JSON = ("settings", "tasks", "metrics", "training", "versions")
 
 
 def _write_slots(group: h5py.Group, slots: Sequence[Slot]) -> None:
-    text = h5py.string_dtype()
-    group["name"] = np.array([slot.name for slot in slots], dtype=text)
-    group["shape"] = np.array([json.dumps(slot.shape) for slot in slots], dtype=text)
-    group["owner"] = np.array([slot.owner for slot in slots], dtype=text)
-    group["offset"] = np.array([slot.offset for slot in slots], dtype=np.int64)
+    _write_checked(group, "name", _fixed([slot.name for slot in slots]))
+    _write_checked(group, "shape", _fixed([json.dumps(slot.shape) for slot in slots]))
+    _write_checked(group, "owner", _fixed([slot.owner for slot in slots]))
+    _write_checked(group, "offset", np.array([slot.offset for slot in slots], dtype=np.int64))
+
+
+def _fixed(texts: Sequence[str]) -> Array:
+    """UTF-8 of one length for all: HDF5 keeps texts of various lengths in a heap that has no checksum, and a flipped
+    bit in it can hold the reader for ever.
+    """
+    coded = [text.encode() for text in texts]
+    return np.array(coded, h5py.string_dtype("utf-8", max(map(len, coded), default=0) or 1))
+
+
+def _write_checked(group: h5py.Group, name: str, values: Array) -> None:
+    chunked = {"chunks": values.shape, "fletcher32": True} if len(values) else {}
+    group.create_dataset(name, data=values, **chunked)
 
 
 def _read_layout(group: h5py.Group) -> Layout:
@@ -85,6 +99,7 @@ def _read_layout(group: h5py.Group) -> Layout:
 def _read_provenance(file: h5py.File) -> Provenance:
     def value(key: str) -> Any:
         raw = file.attrs[_ATTRIBUTES.get(key, key)]
+        raw = raw.decode() if isinstance(raw, bytes) else raw
         return json.loads(raw) if key in _JSON else raw.item() if isinstance(raw, np.generic) else raw
 
     found = {key: value(key) for key in Provenance.__dataclass_fields__}
@@ -295,6 +310,7 @@ def _created(path: Path, who: Provenance, layout: Layout, buffers: BufferLayout,
     try:
         file = h5py.File(path, "w", libver="latest", locking=False)
     except OSError as error:
+        path.unlink(missing_ok=True)
         raise LandscapeError(
             f"cannot write {path.parent} ({_first_line(error)}): expected a folder that can be written; choose another"
         ) from error
@@ -475,6 +491,7 @@ def open(path: Path | str) -> Trajectory:
 
 def _require_format(file: h5py.File, path: Path) -> None:
     found = file.attrs.get("format")
+    found = found.decode(errors="replace") if isinstance(found, bytes) else found
     if not isinstance(found, str) or found != FORMAT:
         raise LandscapeError(
             f"{path} is not a trajectory: expected the format {FORMAT!r}, got {found!r}; choose another file"

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from analysis import archive
+from cli import commands
 from landscape import store
 from landscape.errors import LandscapeError
 from tests.cli.desk import SHORT, Desk, contents, require_sentence, temporary, until
@@ -155,11 +156,11 @@ def begun(folder: Path) -> bool:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [to_process, to_group, by_scheduler])
-@pytest.mark.parametrize("jobs", ["1", "2"])
+@pytest.mark.parametrize(("jobs", "how"), [("1", to_group), ("2", to_process), ("2", to_group), ("2", by_scheduler)])
 def test_a_study_goes_on_after_an_interruption(
-    settings: Desk, jobs: str, how: Callable[["subprocess.Popen[str]"], None]
+    settings: Desk, jobs: str, how: Callable[["subprocess.Popen[str]"], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(commands, "STUDY_FORMATS", ["svg"])
     words = ("study", "mine.toml", "--quiet", "--jobs", jobs)
     process = settings.start(*words)
     with until(process, lambda: begun(settings.folder)):

@@ -161,7 +161,7 @@ def test_a_full_disk_keeps_what_was_acknowledged(whole: Trajectory, tmp_path: Pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("kilobytes", [0, 20, 100, 300, 600])
+@pytest.mark.parametrize("kilobytes", [1, 20, 300, 500])
 def test_a_disk_full_from_the_start_leaves_nothing(kilobytes: int, tmp_path: Path) -> None:
     with a_writer(tmp_path / "run.h5", str(kilobytes * 1000)) as process:
         said, errors = process.communicate(timeout=60)
