@@ -41,16 +41,16 @@ def run_all(job: Callable[..., Result], arguments: Sequence[tuple[Any, ...]], wo
     try:
         with _sigint_blocked():
             futures = [pool.submit(_in_worker, job, given) for given in arguments]
-        _listen(futures, amounts, tell)
+        _listen(futures, _processes(pool), amounts, tell)
         return [future.result() for future in futures]
     except BrokenProcessPool as error:
+        _end(pool)
         raise LandscapeError(
             "a worker process was killed: expected it to end by itself; was there too little memory? give the same "
             "command again with fewer jobs"
         ) from error
     except BaseException:
-        for process in list(getattr(pool, "_processes", {}).values()):
-            process.terminate()
+        _end(pool)
         raise
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
@@ -83,12 +83,28 @@ def _end_with_parent() -> None:
 
 
 def _in_worker(job: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:
-    return job(*arguments, _amounts.put)
+    """Runs a job. One that is ended has put its files in order by now; the pool would keep its process alive."""
+    try:
+        return job(*arguments, _amounts.put)
+    except SystemExit:
+        os._exit(1)
 
 
-def _listen(futures: Sequence[Future[Any]], amounts: Any, tell: Tell) -> None:
+def _processes(pool: ProcessPoolExecutor) -> list[Any]:
+    return list((getattr(pool, "_processes", None) or {}).values())
+
+
+def _end(pool: ProcessPoolExecutor) -> None:
+    for process in _processes(pool):
+        process.terminate()
+
+
+def _listen(futures: Sequence[Future[Any]], processes: Sequence[Any], amounts: Any, tell: Tell) -> None:
+    """Waits for all jobs. Workers are watched here as well: the pool misses the death of one that it started last."""
     pending = set(futures)
     while pending:
+        if any(process.exitcode is not None for process in processes):
+            raise BrokenProcessPool
         done, pending = wait(pending, timeout=0.2, return_when=FIRST_EXCEPTION)
         while not amounts.empty():
             tell(amounts.get())
