@@ -119,8 +119,8 @@ def require_sentence(status: int, err: str, match: str) -> None:
 
 
 def contents(folder: Path) -> dict[str, str]:
-    """Every file by its path, with a hash of its bytes."""
-    files = (path for path in folder.rglob("*") if path.is_file())
+    """Every file by its path, with a hash of its bytes; what Python caches of an imported file is not ours."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.parent.name != "__pycache__")
     return {path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
