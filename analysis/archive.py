@@ -208,7 +208,9 @@ def _gather(
 
 
 def _plain(attributes: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in attributes.items() if not isinstance(value, dict) and value != ""}
+    """Attributes as netCDF can hold them: it has no booleans, and no empty text."""
+    kept = {name: value for name, value in attributes.items() if not isinstance(value, dict) and value != ""}
+    return {name: int(value) if isinstance(value, bool) else value for name, value in kept.items()}
 
 
 def _build(kind: type[Record], array: Callable[[str], Array], attributes: Mapping[str, Any], prefix: str) -> Record:

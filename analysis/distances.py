@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from analysis.gram import centred_gram, squared_distances
-from analysis.planes import run_of
+from analysis.subspaces import run_of
 from analysis.results import DistanceMatrix, Exploration, Training
 from landscape.errors import LandscapeError
 from landscape.trajectory import Rows, Trajectory

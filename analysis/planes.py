@@ -3,65 +3,129 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
-import torch
 
 from analysis.gram import centred_gram, column_blocks
-from analysis.results import Array, Plane, Run, Shadow
+from analysis.heads import CentreHeads, PlaneHeads
+from analysis.results import Array, Plane, Shadow
+from analysis.subsets import Everything, Subset
+from analysis.subspaces import Beside, Frame, Place, beside, build, require_layout, require_one_layout, run_of
 from landscape.errors import LandscapeError
-from landscape.randomness import generator
 from landscape.trajectory import Layout, Trajectory
 
 
-def principal(trajectories: Sequence[Trajectory]) -> Plane:
+class Centre(Protocol):
+    """Where a principal plane has its origin, and about which variance is counted."""
+
+    @property
+    def words(self) -> str: ...
+
+    def weights(self, trajectories: Sequence[Trajectory], weights: Array) -> Array:
+        """The centre as a mixture of all snapshots, [S] summing to one; `weights` are those of the runs' mean."""
+        ...
+
+
+@dataclass(frozen=True)
+class AtMean:
+    """The mean of all snapshots, runs weighted equally."""
+
+    words = "their mean"
+
+    def weights(self, trajectories: Sequence[Trajectory], weights: Array) -> Array:
+        return weights
+
+
+@dataclass(frozen=True, eq=False)
+class AtPlace:
+    """A snapshot of one of the trajectories."""
+
+    place: Place
+
+    @property
+    def words(self) -> str:
+        return self.place.words
+
+    def weights(self, trajectories: Sequence[Trajectory], weights: Array) -> Array:
+        starts = np.cumsum([0, *(len(t) for t in trajectories)])
+        for start, trajectory in zip(starts, trajectories, strict=False):
+            if trajectory.path == self.place.run.path:
+                chosen = np.zeros_like(weights)
+                chosen[start + range(len(trajectory))[self.place.row]] = 1.0
+                return chosen
+        raise LandscapeError(
+            f"the centre, {self.place.words}, is not a snapshot of the plane's trajectories: expected one of them"
+        )
+
+
+def principal(
+    trajectories: Sequence[Trajectory],
+    subset: Subset = Everything(),
+    heads: PlaneHeads = CentreHeads(),
+    centre: Centre = AtMean(),
+) -> Plane:
     """The plane of largest variance of several trajectories together, each run weighted equally however many snapshots.
 
-    With weights w_i = 1 / (R S_r) for the snapshots of run r of R, centre c = sum_i w_i theta_i and K_ij =
-    sqrt(w_i w_j) (theta_i - c)' (theta_j - c) (float64), axis k is sum_i u_ik sqrt(w_i) (theta_i - c) /
-    sqrt(lambda_k) for the two largest eigenpairs (lambda_k, u_k) of K. The axes are orthonormal, so coordinates are
-    distances in parameter space; lambda_k / trace K is the share of variance explained. Buffers are averaged with the
-    same weights.
+    With weights w_i = 1 / (R S_r) for the snapshots of run r of R, centre c = sum_i w_i theta_i (or one snapshot) and
+    K_ij = sqrt(w_i w_j) (theta_i - c)' (theta_j - c) (float64, over the subset), axis k is sum_i u_ik sqrt(w_i)
+    (theta_i - c) / sqrt(lambda_k) for the two largest eigenpairs (lambda_k, u_k) of K. The axes are orthonormal on the
+    subset, so coordinates are distances in parameter space; lambda_k / trace K is the share of variance (about the
+    centre) explained. Buffers are mixed as the centre is.
 
     A large share says little by itself: the first axis of a plain random walk explains 61 % (Antognini and
-    Sohl-Dickstein, arXiv 1806.08805).
+    Sohl-Dickstein, arXiv 1806.08805); `analysis.faithfulness` sets the two side by side.
 
     Cost: two passes over the files; memory of S x S and S x 2^18 doubles.
 
     Raises:
         LandscapeError: trajectories of different layouts, or whose snapshots do not span two dimensions.
     """
-    _require_one_layout(trajectories)
-    weights = np.concatenate([np.full(len(t), 1 / (len(trajectories) * len(t))) for t in trajectories])
-    gram, centre = centred_gram([t.theta for t in trajectories], weights)
-    root = np.sqrt(weights)
-    values, vectors = np.linalg.eigh(gram * np.outer(root, root))
-    values, vectors = values[::-1], vectors[:, ::-1]
-    if len(values) < 2 or not values[1] > _variance_of_rounding(trajectories, values, centre):
+    require_one_layout(trajectories)
+    layout = trajectories[0].layout
+    spans = subset.spans(layout)
+    weights = run_weights(trajectories)
+    middle = centre.weights(trajectories, weights)
+    gram, about = centred_gram([t.part(spans) for t in trajectories], middle)
+    values, mixing = principal_mixing(gram, weights)
+    if len(values) < 2 or not values[1] > _variance_of_rounding(trajectories, values, about):
         raise LandscapeError(
             f"the {len(weights)} snapshots lie on one line to rounding: expected at least three that span a plane; "
             "record more of them"
         )
-    leading = vectors[:, :2] * np.sign(vectors[np.abs(vectors[:, :2]).argmax(0), [0, 1]])
-    mixing = (leading * root[:, None] / np.sqrt(values[:2])).T
-    basis = np.zeros((2, centre.size))
+    directions, origin = np.zeros((2, layout.size)), np.zeros(layout.size)
     for columns, block in column_blocks([t.theta for t in trajectories]):
-        basis[:, columns] = mixing @ (block - centre[columns])
-    buffers = sum(t.buffers[:].mean(0) for t in trajectories) / len(trajectories)
-    return Plane(
-        origin=centre,
-        basis=basis,
-        gram=basis @ basis.T,
-        buffers=np.asarray(buffers),
+        origin[columns] = middle @ block
+        directions[:, columns] = mixing @ (block - origin[columns])
+    buffers = middle @ np.concatenate([t.buffers[:] for t in trajectories])
+    words = f"principal plane of {len(trajectories)} runs ({len(weights)} snapshots), runs weighted equally"
+    return build(
+        Plane,
+        Frame(origin, np.asarray(buffers), layout, subset, heads),
+        directions,
+        f"{words}, centred on {centre.words}",
         explained=values[:2] / values.sum(),
-        recipe=(
-            f"principal plane of {len(trajectories)} runs ({len(weights)} snapshots), runs weighted equally, "
-            "centred on their mean"
-        ),
         axes=("first principal axis", "second principal axis"),
-        seed=-1,
-        layout=trajectories[0].layout.hash,
     )
+
+
+def run_weights(trajectories: Sequence[Trajectory]) -> Array:
+    """A weight for each snapshot, [S] summing to one: equal for all runs, and for the snapshots of each."""
+    return np.concatenate([np.full(len(t), 1 / (len(trajectories) * len(t))) for t in trajectories])
+
+
+def principal_mixing(gram: Array, weights: Array) -> tuple[Array, Array]:
+    """Variances [S], descending, and the mixtures [2, S] of the centred snapshots that are the two leading unit axes.
+
+    `gram` [S, S] is of the centred snapshots. An axis has the sign that makes its largest weight positive.
+    """
+    root = np.sqrt(weights)
+    values, vectors = np.linalg.eigh(gram * np.outer(root, root))
+    values, vectors = values[::-1], vectors[:, ::-1]
+    leading = vectors[:, :2] * np.sign(vectors[np.abs(vectors[:, :2]).argmax(0), np.arange(len(vectors[0, :2]))])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return values, (leading * root[:, None] / np.sqrt(values[:2])).T
 
 
 def _variance_of_rounding(trajectories: Sequence[Trajectory], values: Array, centre: Array) -> float:
@@ -72,117 +136,63 @@ def _variance_of_rounding(trajectories: Sequence[Trajectory], values: Array, cen
     return float(max(half**2 * (centre @ centre + values.sum()), 1e-14 * values[0]))
 
 
-def random(trajectory: Trajectory, row: int = -1, seed: int = 0) -> Plane:
-    """A random plane through one snapshot, filter-normalised (Li et al., arXiv 1712.09913).
-
-    Each direction is Gaussian; every output unit's weights (index 0 of a tensor with two or more dimensions) are scaled
-    to the norm that the unit has in theta; biases and norm layers (tensors with fewer dimensions) get zero. The two
-    directions are nearly, not exactly, orthogonal: the Gram matrix tells, and coordinates use its inverse.
-
-    Raises:
-        LandscapeError: no tensor with two or more dimensions, or next to no weights in them.
-    """
-    layout, origin = trajectory.layout, np.asarray(trajectory.theta[row], np.float64)
-    if all(len(slot.shape) < 2 for slot in layout.slots):
-        raise LandscapeError(
-            "a filter-normalised direction would be zero: expected at least one tensor with two or more dimensions, "
-            f"the model has {layout.describe()}; use the principal plane"
-        )
-    rng = generator(seed, "plane")
-    basis = np.stack([_filter_normalised(layout, origin, rng.standard_normal(layout.size)) for _ in range(2)])
-    gram = basis @ basis.T
-    low, high = np.linalg.eigvalsh(gram)
-    if not low > 1e-12 * high:
-        raise LandscapeError(
-            "two filter-normalised directions do not span a plane here: expected weights other than zero in at least "
-            f"two entries of one unit or in two units, the model has {layout.describe()}; use the principal plane"
-        )
-    return Plane(
-        origin=origin,
-        basis=basis,
-        gram=gram,
-        buffers=np.asarray(trajectory.buffers[row]),
-        explained=np.full(2, np.nan),
-        recipe=f"random filter-normalised plane through step {trajectory.steps[row]} of {trajectory.name}",
-        axes=("first random direction", "second random direction"),
-        seed=seed,
-        layout=layout.hash,
-    )
-
-
-def _filter_normalised(layout: Layout, origin: Array, draw: Array) -> Array:
-    for slot in layout.slots:
-        if len(slot.shape) < 2:
-            draw[slot.span] = 0.0
-            continue
-        units, theta = draw[slot.span].reshape(slot.shape[0], -1), origin[slot.span].reshape(slot.shape[0], -1)
-        draw[slot.span] = (units * (np.linalg.norm(theta, axis=1) / np.linalg.norm(units, axis=1))[:, None]).ravel()
-    return draw
-
-
 def shadow(trajectory: Trajectory, plane: Plane) -> Shadow:
     """A trajectory's least-squares coordinates in a plane, and how far off the plane each snapshot lies.
 
-    [x, y] = gram^-1 basis (theta - origin); off_plane = ||theta - origin - x basis[0] - y basis[1]||, from the residual
-    itself, in float64. Cost: one pass over the file, in blocks of bounded memory.
+    [x, y] = gram^-1 basis_S (theta - origin)_S; off_plane = ||theta - origin - x basis[0] - y basis[1]|| over the plane's
+    subset S, from the residual itself, in float64. Cost: one pass over the file, in blocks of bounded memory.
 
     Raises:
         LandscapeError: a plane of another model, or one whose two directions lie on one line.
     """
     require_layout(plane, trajectory.layout)
-    inverse = _inverse(plane.gram)
-    coordinates, off, away = [], [], []
-    for block in trajectory.theta.blocks():
-        moved = np.asarray(block, np.float64) - plane.origin
-        coordinates.append(moved @ plane.basis.T @ inverse)
-        off.append(np.linalg.norm(moved - coordinates[-1] @ plane.basis, axis=1))
-        away.append(np.linalg.norm(moved, axis=1))
+    parts = [beside(plane, block) for block in trajectory.theta.blocks()]
+    seen = Beside(*(np.concatenate(columns) for columns in zip(*(vars(p).values() for p in parts), strict=True)))
     return Shadow(
         run=run_of(trajectory),
         steps=trajectory.steps,
-        coordinates=np.concatenate(coordinates),
-        off_plane=np.concatenate(off),
-        from_origin=np.concatenate(away),
+        coordinates=seen.coordinates,
+        off_plane=seen.off,
+        from_origin=seen.away,
+        elsewhere=seen.elsewhere,
         losses=trajectory.losses,
         tasks=trajectory.tasks,
     )
 
 
-def _inverse(gram: Array) -> Array:
-    lengths = np.sqrt(np.diag(gram))
-    if not (lengths.all() and abs(gram[0, 1]) < (1 - 1e-13) * lengths.prod()):
+def through(
+    first: Place, second: Place, third: Place, subset: Subset = Everything(), heads: PlaneHeads = CentreHeads()
+) -> Plane:
+    """The plane through three snapshots, in true distances: for instance a common start and the ends of two strategies.
+
+    The origin is the first, x runs towards the second, y at a right angle to it towards the third; both axes have unit
+    length on the subset. Cost: three rows read.
+
+    Raises:
+        LandscapeError: snapshots of different models, or three on one line (with the cosine).
+    """
+    places = (first, second, third)
+    require_one_layout([place.run for place in places])
+    frame = Frame.at(first, subset, heads)
+    directions = np.stack([place.theta - frame.origin for place in places[1:]])
+    recipe = f"plane through {', '.join(place.words for place in places)}"
+    oblique = build(Plane, frame, directions, recipe, explained=np.full(2, np.nan), axes=("x", "y"))
+    lengths = np.linalg.cholesky(oblique.gram)  # directions = lengths @ axes
+    axes = np.linalg.solve(lengths, directions)
+    names = (f"towards {second.words}", f"at a right angle to it, towards {third.words}")
+    return build(Plane, frame, axes, recipe, explained=np.full(2, np.nan), axes=names)
+
+
+def spanned(frame: Frame, directions: Array, recipe: str, axes: tuple[str, str], seed: int = -1) -> Plane:
+    """The plane of two given directions [2, P]; they need not be orthonormal, the Gram matrix is stored.
+
+    Raises:
+        LandscapeError: directions of another length than theta, not finite, zero, or on one line (with the cosine).
+    """
+    directions = np.asarray(directions, np.float64)
+    if directions.shape != (2, frame.layout.size):
         raise LandscapeError(
-            f"the plane's directions lie on one line: expected two that span a plane, got the Gram matrix "
-            f"{gram.tolist()}"
+            f"expected two directions of theta with {frame.layout.describe()}, got an array of shape "
+            f"{list(directions.shape)}; were they made for another model?"
         )
-    scaled = gram / np.outer(lengths, lengths)
-    return np.asarray(np.linalg.inv(scaled) / np.outer(lengths, lengths))
-
-
-def run_of(trajectory: Trajectory) -> Run:
-    """The label that results carry for a trajectory."""
-    who = trajectory.provenance
-    return Run(who.label, who.strategy, who.seed)
-
-
-def point(plane: Plane, x: float, y: float, dtype: torch.dtype, device: torch.device) -> torch.Tensor:
-    """Theta at plane coordinates (x, y), computed in float64 and rounded once."""
-    theta = plane.origin + x * plane.basis[0] + y * plane.basis[1]
-    return torch.from_numpy(theta).to(device, dtype)
-
-
-def require_layout(plane: Plane, layout: Layout) -> None:
-    """Raises unless the plane was made for this layout."""
-    if plane.layout != layout.hash:
-        raise LandscapeError(
-            f"the plane belongs to another model: expected layout {layout.hash} ({layout.describe()}), got "
-            f"{plane.layout} "
-            f"with {plane.origin.size} entries"
-        )
-
-
-def _require_one_layout(trajectories: Sequence[Trajectory]) -> None:
-    if not trajectories:
-        raise LandscapeError("expected at least one trajectory, got none")
-    for other in trajectories[1:]:
-        trajectories[0].layout.require(other.layout, str(other.path))
+    return build(Plane, frame, directions, recipe, explained=np.full(2, np.nan), axes=axes, seed=seed)

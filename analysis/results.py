@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import Field, dataclass, field, fields
-from typing import Any, TypeAlias
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -126,27 +126,61 @@ class Check(Record):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Plane(Record):
-    """The points theta = origin + x basis[0] + y basis[1]; the basis need not be orthonormal.
+class Subspace(Record):
+    """The points theta = origin + sum_k x_k basis[k]; the basis need not be orthonormal.
 
-    Coordinates of a point are least squares: [x, y] = gram^-1 basis (theta - origin), gram = basis basis^T.
+    Coordinates of a point are least squares over the parameters that the subspace is about, its *subset* S:
+    x = gram^-1 basis_S (theta - origin)_S, gram = basis_S basis_S^T. Outside S the basis is zero, unless the heads
+    are interpolated: then they follow the coordinates that the subset gives.
     """
 
     origin: Array = _array("parameter", units="parameter")
     basis: Array = _array("axis", "parameter", units="parameter")
     gram: Array = _array("axis", "axis_", units="parameter^2")
     buffers: Array = _array("buffer")
-    """Non-trainable state (batch-norm statistics) at the origin, used frozen all over the plane."""
-    explained: Array = _array("axis")
-    """Share of the variance of the trajectories along each axis; NaN where the recipe has no such share."""
+    """Non-trainable state (batch-norm statistics) at the origin."""
     recipe: str
-    """How the plane was made, in words."""
+    """How it was made, in words."""
     axes: tuple[str, ...] = _names("axis")
     """What each axis is, for labels."""
     seed: int
-    """Seed of a random plane, -1 where nothing was drawn."""
+    """Seed of random directions, -1 where nothing was drawn."""
     layout: str
     """Hash of the layout of theta, so that a plane is not used with another model."""
+    subset: str = "all"
+    """The parameters that it is about, in words: `all`, `shared`, a task's head, or patterns."""
+    spans: Array = field(
+        default_factory=lambda: np.zeros((0, 2), np.int64), metadata={"dims": ("span", "end"), "units": "1"}
+    )
+    """First and past-the-last position in theta of the subset's neighbouring entries; empty for all of theta."""
+    heads: str = "centre"
+    """What the heads do over a plane of the shared parameters: `centre`, `interpolated`; see `analysis.heads`."""
+
+    DIMENSIONS: ClassVar[int] = 0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if len(self.basis) != self.DIMENSIONS:
+            raise ValueError(
+                f"{type(self).__name__}.basis needs {self.DIMENSIONS} directions, got shape {self.basis.shape}"
+            )
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Plane(Subspace):
+    """The points theta = origin + x basis[0] + y basis[1]."""
+
+    explained: Array = _array("axis")
+    """Share of the variance of the trajectories along each axis; NaN where the recipe has no such share."""
+
+    DIMENSIONS: ClassVar[int] = 2
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Line(Subspace):
+    """The points theta = origin + x basis[0]."""
+
+    DIMENSIONS: ClassVar[int] = 1
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -157,34 +191,256 @@ class Shadow(Record):
     steps: Array = _array("snapshot", units="step")
     coordinates: Array = _array("snapshot", "axis")
     off_plane: Array = _array("snapshot", units="parameter")
-    """||theta - (origin + x basis[0] + y basis[1])||, over the same parameters as the plane."""
+    """||theta - (origin + x basis[0] + y basis[1])||, over the plane's subset of the parameters."""
     from_origin: Array = _array("snapshot", units="parameter")
-    """||theta - origin||, to set the distance off the plane against."""
+    """||theta - origin|| over the same, to set the distance off the plane against."""
+    elsewhere: Array = _array("snapshot", units="parameter")
+    """The distance from the plane's point below over the parameters outside the subset; zero where it is all."""
     losses: Array = _array("snapshot", "task", units="loss")
     """The true loss of every task at the snapshot, which is not the plane's loss below it."""
     tasks: tuple[str, ...] = _names("task")
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Surface(Record):
+class Feet(Record):
+    """The true loss of a run's snapshots beside the plane's loss at their feet, the nearest points of the plane.
+
+    gap = true - foot; its standard error is paired over examples. It is the effect of being off the plane.
+    """
+
+    run: Run
+    tasks: tuple[str, ...] = _names("task")
+    steps: Array = _array("snapshot", units="step")
+    true: Array = _array("snapshot", "task", units="loss")
+    foot: Array = _array("snapshot", "task", units="loss")
+    gap_stderr: Array = _array("snapshot", "task", units="loss")
+    off_plane: Array = _array("snapshot", units="parameter")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Faithfulness(Record):
+    """How much of some runs a plane shows, beside what it would show of random walks with the same steps.
+
+    Runs are rows, the last one all of them together. Variance is about the plane's origin, runs weighted equally;
+    distance is path length, sum_s ||projected step|| / sum_s ||step||, over the stored snapshots.
+    """
+
+    runs: tuple[str, ...] = _names("run")
+    variance: Array = _array("run", "axis")
+    """Share of the variance along each axis."""
+    null_variance: Array = _array("axis")
+    """The same share of the best plane of random walks with the same starts and step lengths, all runs together."""
+    null_spread: Array = _array("axis")
+    """Its standard deviation over draws."""
+    distance: Array = _array("run")
+    """Share of the distance travelled that the plane shows."""
+    null_distance: float
+    dimension: int
+    """Parameters that the walks move in."""
+    draws: int
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PlaneStability(Record):
+    """How a principal plane turns when snapshots or runs are left out: principal angles to the plane of all."""
+
+    left_out: tuple[str, ...] = _names("case")
+    """What each case lacks, a run or a share of the snapshots."""
+    angles: Array = _array("case", "angle", units="degree")
+    """The smaller and the larger principal angle; 90 where the two planes share no direction."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Values(Record):
+    """What is measured at the points of a surface or of a line, and under which conditions.
+
+    loss = mean over the examples, summed in float64; stderr = standard deviation over examples / sqrt(examples);
+    difference_stderr = the same of the paired differences, each example's loss minus its loss at the centre (the
+    origin), in which the noise that both have in common cancels. The average is the mean over tasks of each example's
+    losses. Where a point is not done, all are NaN.
+    """
+
+    tasks: tuple[str, ...] = _names("task")
+    metrics: tuple[str, ...] = _names("metric")
+    """`task.metric` names."""
+    examples: int
+    data: str
+    """Content hash of the examples."""
+    split: str
+    """Which examples: `evaluation` or `training`."""
+    batch_norm: str
+    """What was done with normalisation statistics: `none`, `frozen`, or how they were estimated again."""
+    heads: str
+    """What was done with the heads: `as the plane's`, or how they were fitted again at each point."""
+    engine: str
+    """How the points were evaluated, its repr."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Surface(Values):
     """Loss of every task over a grid of plane coordinates, with standard errors and a completion mask.
 
-    loss[t, j, i] = mean over the evaluation examples of task t's loss at (x[i], y[j]), summed in float64;
-    stderr = standard deviation over examples / sqrt(examples). Where `done` is false, both are NaN.
+    loss[t, j, i] is task t's loss at (x[i], y[j]).
+    """
+
+    x: Array = _array("x")
+    y: Array = _array("y")
+    loss: Array = _array("task", "y", "x", units="loss")
+    stderr: Array = _array("task", "y", "x", units="loss")
+    difference_stderr: Array = _array("task", "y", "x", units="loss")
+    average_stderr: Array = _array("y", "x", units="loss")
+    average_difference_stderr: Array = _array("y", "x", units="loss")
+    scores: Array = _array("metric", "y", "x")
+    score_stderr: Array = _array("metric", "y", "x")
+    done: Array = _array("y", "x")
+    plane: Plane
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Profile(Values):
+    """Loss of every task along a line, with standard errors and a completion mask."""
+
+    x: Array = _array("x")
+    loss: Array = _array("task", "x", units="loss")
+    stderr: Array = _array("task", "x", units="loss")
+    difference_stderr: Array = _array("task", "x", units="loss")
+    average_stderr: Array = _array("x", units="loss")
+    average_difference_stderr: Array = _array("x", units="loss")
+    scores: Array = _array("metric", "x")
+    score_stderr: Array = _array("metric", "x")
+    done: Array = _array("x")
+    line: Line
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SurfaceEnsemble(Record):
+    """Surfaces over several random planes through one point, point by point: median and quantiles over the planes.
+
+    Losses of the tasks, then of their average. What all draws agree on is there; the rest is the draw.
+    """
+
+    tasks: tuple[str, ...] = _names("view")
+    """Task names, then `average` where there are several tasks."""
+    x: Array = _array("x")
+    y: Array = _array("y")
+    median: Array = _array("view", "y", "x", units="loss")
+    low: Array = _array("view", "y", "x", units="loss")
+    high: Array = _array("view", "y", "x", units="loss")
+    quantiles: Array = _array("bound")
+    """Of `low` and of `high`."""
+    seeds: Array = _array("member")
+    recipe: str
+    examples: int
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ProfileEnsemble(Record):
+    """The same along several random lines through one point."""
+
+    tasks: tuple[str, ...] = _names("view")
+    x: Array = _array("x")
+    median: Array = _array("view", "x", units="loss")
+    low: Array = _array("view", "x", units="loss")
+    high: Array = _array("view", "x", units="loss")
+    quantiles: Array = _array("bound")
+    seeds: Array = _array("member")
+    recipe: str
+    examples: int
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class Interpolation(Record):
+    """A surface from fewer points than its grid has, with an error from measured points that the fit did not use.
+
+    `surface` holds what was measured, and nothing else; `loss` is the fit, equal to it at the points used. `error` is
+    the largest |fit - measured| at the points held out, a random sample of the grid: with the stated confidence, at
+    least the share `coverage` of all grid points have an error of at most that.
     """
 
     tasks: tuple[str, ...] = _names("task")
     x: Array = _array("x")
     y: Array = _array("y")
     loss: Array = _array("task", "y", "x", units="loss")
-    stderr: Array = _array("task", "y", "x", units="loss")
+    """NaN where the nearest measured points are not finite."""
+    held_out: Array = _array("y", "x")
+    """Points that were measured and kept from the fit."""
+    used: Array = _array("y", "x")
+    error: Array = _array("task", units="loss")
+    error_share: Array = _array("task")
+    """Largest error at the points held out as a share of the range, of the loss or of its logarithm, whichever is
+    larger.
+    """
+    logarithmic: Array = _array("task")
+    """Whether the task's loss was fitted in its logarithm."""
+    tolerance: float
+    coverage: float
+    confidence: float
+    reached: bool
+    """Whether every `error_share` is within the tolerance."""
+    surface: Surface
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ConflictMap(Record):
+    """How the task gradients on the shared parameters agree, over the grid of a surface.
+
+    Pairs are task pairs (i, j), i < j: cosine = g_i'g_j / (||g_i|| ||g_j||), ratio = ||g_i|| / ||g_j||. gap = min over
+    convex weights a of ||sum_t a_t g_t||, zero where the point is Pareto stationary; `noise` is the standard error of
+    each gradient as a vector, sqrt(trace of its covariance), below which a norm or a gap is not told from zero.
+    """
+
+    tasks: tuple[str, ...] = _names("task")
+    pairs: tuple[str, ...] = _names("pair")
+    x: Array = _array("x")
+    y: Array = _array("y")
+    cosine: Array = _array("pair", "y", "x")
+    ratio: Array = _array("pair", "y", "x")
+    norm: Array = _array("task", "y", "x", units="loss / parameter")
+    noise: Array = _array("task", "y", "x", units="loss / parameter")
+    gap: Array = _array("y", "x", units="loss / parameter")
+    weights: Array = _array("task", "y", "x")
+    """The convex weights of the gap."""
+    loss: Array = _array("task", "y", "x", units="loss")
+    pareto: Array = _array("y", "x")
+    """Grid points that no other grid point beats in one task without losing in another."""
     done: Array = _array("y", "x")
     plane: Plane
     examples: int
     data: str
-    """Content hash of the evaluation set."""
-    batch_norm: str
-    """What was done with normalisation statistics: `none`, `frozen` or `batch`."""
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class SurfaceShape(Record):
+    """The shape of every task's surface, and of their average, at the scale of its grid.
+
+    Minima are those of the merge tree: a minimum's depth is its persistence, the rise of the loss at which its basin
+    joins that of a deeper one (for the deepest, up to the largest loss of the grid).
+    """
+
+    views: tuple[str, ...] = _names("view")
+    """Task names, then `average` where there are several tasks."""
+    minima: Array = _array("view")
+    """How many minima are deeper than their noise."""
+    convexity: Array = _array("view")
+    """Share of the inner grid points at which the 2x2 Hessian is positive definite."""
+    roughness: Array = _array("view")
+    """Root mean square of the loss minus the mean of its four neighbours, as a share of the range."""
+    width: Array = _array("view", "direction", units="parameter")
+    """Distance from the deepest minimum to where the loss has risen by `rise`, to the left, right, below and above;
+    NaN where the grid ends before.
+    """
+    area: Array = _array("view", units="parameter^2")
+    """Area of the basin around the deepest minimum below that rise; NaN where it reaches the grid's edge."""
+    rise: Array = _array("view", units="loss")
+    of: Array = _array("minimum")
+    """The view that each minimum belongs to, a number; deepest first in each view."""
+    at: Array = _array("minimum", "axis")
+    value: Array = _array("minimum", units="loss")
+    depth: Array = _array("minimum", units="loss")
+    noise: Array = _array("minimum", units="loss")
+    """Paired standard error of the loss at the minimum against the point where its basin joins; NaN where unknown."""
+    scale: Array = _array("axis", units="parameter")
+    """Length of a grid step along each axis."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from analysis.lanczos import Tridiagonal, lanczos
 from analysis.operators import SymmetricOperator, hessians
-from analysis.planes import run_of
+from analysis.subspaces import run_of
 from analysis.results import AVERAGE, Array, Eigenpairs, EigenvalueHistory
 from landscape.errors import LandscapeError
 from landscape.problem import Problem

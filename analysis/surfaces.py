@@ -1,33 +1,36 @@
-"""The loss of every task over a grid of plane coordinates."""
+"""The loss of every task over a grid of plane coordinates, or along a line."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
-import torch
 
-from analysis.planes import require_layout
-from analysis.results import Array, Plane, Shadow, Surface
+from analysis.points import Conditions, Measured, Meter
+from analysis.results import Array, Line, Plane, Profile, Shadow, Surface, Values
 from landscape.errors import LandscapeError
 from landscape.problem import Problem
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Grid:
-    """Coordinates of a grid: `x` [nx] and `y` [ny], ascending, both with a zero, so that the plane's origin is a
-    point.
+    """Coordinates of a grid, ascending along both axes, each with a zero, so that the plane's origin is a point.
+
+    `Grid(41)`, `Grid(41, 31, reach=2.0)`: so many points from -reach to reach (a little further where a count is
+    even). `Grid([-1, 0, 2], [0, 1])`: at these coordinates.
     """
 
     x: tuple[float, ...]
     y: tuple[float, ...]
 
-    @classmethod
-    def square(cls, nx: int = 25, ny: int | None = None, reach: float = 1.0) -> Grid:
-        """From -reach to reach (a little further where a count is even)."""
-        return cls(_axis(-reach, reach, nx), _axis(-reach, reach, nx if ny is None else ny))
+    def __init__(
+        self, x: int | Sequence[float] = 25, y: int | Sequence[float] | None = None, reach: float = 1.0
+    ) -> None:
+        for name, given in (("x", x), ("y", x if y is None else y)):
+            along = _axis(-reach, reach, given) if isinstance(given, int) else _required_axis(name, given)
+            object.__setattr__(self, name, along)
 
     @classmethod
     def around(cls, shadows: Sequence[Shadow], nx: int = 25, ny: int | None = None, margin: float = 0.15) -> Grid:
@@ -37,13 +40,38 @@ class Grid:
         points = np.concatenate([shadow.coordinates for shadow in shadows])
         low, high = np.minimum(points.min(0), 0), np.maximum(points.max(0), 0)
         room = margin * (high - low)
-        low, high = low - room, high + room
-        return cls(_axis(low[0], high[0], nx), _axis(low[1], high[1], nx if ny is None else ny))
+        return cls.between(low - room, high + room, nx, ny)
+
+    @classmethod
+    def between(cls, low: Sequence[float] | Array, high: Sequence[float] | Array, nx: int, ny: int | None) -> Grid:
+        """From low or below to high or above, [x, y] each."""
+        ny = nx if ny is None else ny
+        return cls(*(_axis(float(a), float(b), n) for a, b, n in zip(low, high, (nx, ny), strict=True)))
 
     @property
     def shape(self) -> tuple[int, int]:
         """(ny, nx)"""
         return len(self.y), len(self.x)
+
+    @property
+    def points(self) -> Array:
+        """All coordinates [ny nx, 2], row by row: x runs fastest."""
+        x, y = np.meshgrid(self.x, self.y)
+        return np.stack([x.ravel(), y.ravel()], 1)
+
+
+def _required_axis(name: str, values: Sequence[float]) -> tuple[float, ...]:
+    axis = tuple(float(value) for value in values)
+    if 0.0 not in axis or not (np.diff(axis) > 0).all():
+        raise LandscapeError(
+            f"expected {name} coordinates in ascending order with zero among them, got {_few(axis)}: add zero, the "
+            "plane's origin"
+        )
+    return axis
+
+
+def _few(axis: Sequence[float]) -> str:
+    return ", ".join(f"{v:g}" for v in axis[:6]) + (", ..." if len(axis) > 6 else "") if axis else "none"
 
 
 def _axis(low: float, high: float, count: int) -> tuple[float, ...]:
@@ -58,97 +86,141 @@ def _axis(low: float, high: float, count: int) -> tuple[float, ...]:
     return tuple(float(k * step) for k in np.arange(count) - zero)
 
 
-def measure(problem: Problem, plane: Plane, grid: Grid, before: Surface | None = None) -> Surface:
+def measure(
+    problem: Problem, plane: Plane, grid: Grid, conditions: Conditions = Conditions(), before: Surface | None = None
+) -> Surface:
     """The surface of every task; see `measuring`, of which this is the last word."""
-    surface = before
-    for surface in measuring(problem, plane, grid, before):  # noqa: B007
-        pass
-    assert surface is not None
-    return surface
+    return _last(measuring(problem, plane, grid, conditions, before))
 
 
-def measuring(problem: Problem, plane: Plane, grid: Grid, before: Surface | None = None) -> Iterator[Surface]:
+def measuring(
+    problem: Problem, plane: Plane, grid: Grid, conditions: Conditions = Conditions(), before: Surface | None = None
+) -> Iterator[Surface]:
     """Measures a surface row by row and yields it after each row, its mask saying what is done.
 
-    loss[t, j, i] = (1 / N) sum_n L_t(example n; origin + x_i basis[0] + y_j basis[1]) over the whole evaluation set,
-    per- example losses in the model's precision, their sum and their standard error (standard deviation with N - 1,
-    divided by sqrt N; NaN for one example) in float64. All tasks come from one forward pass. A loss that is not
-    finite stays so. Buffers are the plane's, everywhere (frozen statistics).
+    loss[t, j, i] = (1 / N) sum_n L_t(example n; origin + x_i basis[0] + y_j basis[1]) over all N examples, per-example
+    losses in the model's precision, their sum in float64. Standard errors are the standard deviation over examples
+    (N - 1), divided by sqrt N, of the losses and of their differences from the plane's origin, example by example; NaN
+    for one example. All tasks and metrics come from one forward pass. A loss that is not finite stays so. Buffers are
+    the plane's, everywhere, or what the conditions make of them.
 
-    Cost: one forward pass of the evaluation set a point. `before`, an unfinished surface of the same plane and grid, is
-    gone on with. The module, its mode, gradient flags and the global generators stay as they were.
+    Cost: one forward pass of the examples a point, and one for the centre. `before`, an unfinished surface of the same
+    plane, grid and conditions, is gone on with. The module, its mode, gradient flags and the global generators stay as
+    they were.
 
     Raises:
-        LandscapeError: a plane of another model, or a surface of another plane, grid or data to go on with.
+        LandscapeError: a plane of another model, or a surface of another plane, grid, data or conditions to go on with.
     """
-    require_layout(plane, problem.layout)
-    shape = (len(problem.tasks), *grid.shape)
-    loss, stderr, done = np.full(shape, np.nan), np.full(shape, np.nan), np.zeros(grid.shape, bool)
+
+    def record(found: Measured, done: Array) -> Surface:
+        return Surface(
+            x=np.array(grid.x), y=np.array(grid.y), plane=plane, **_fields(problem, conditions, found, done, grid.shape)
+        )
+
+    whole = _Whole(grid.points, grid.shape, len(grid.x))
+    yield from _measuring(whole, Meter(problem, plane, conditions), record, before)
+
+
+def profile(problem: Problem, line: Line, x: Sequence[float], conditions: Conditions = Conditions()) -> Profile:
+    """The loss of every task along a line, at coordinates `x`; see `measuring` for what is measured.
+
+    Cost: one forward pass of the examples a point, and one for the centre.
+    """
+    return _last(profiling(problem, line, x, conditions))
+
+
+def profiling(
+    problem: Problem,
+    line: Line,
+    x: Sequence[float],
+    conditions: Conditions = Conditions(),
+    before: Profile | None = None,
+) -> Iterator[Profile]:
+    """As `measuring`, along a line, a few points at a time."""
+    points = np.asarray(x, np.float64)
+
+    def record(found: Measured, done: Array) -> Profile:
+        return Profile(x=points, line=line, **_fields(problem, conditions, found, done, points.shape))
+
+    whole = _Whole(points[:, None], points.shape, STRETCH)
+    yield from _measuring(whole, Meter(problem, line, conditions), record, before)
+
+
+STRETCH = 16
+"""Points of a line after which what is done is reported."""
+
+
+@dataclass(frozen=True, eq=False)
+class _Whole:
+    """All points to be measured, flat, the shape that they have together, and after how many the work is reported."""
+
+    points: Array
+    shape: tuple[int, ...]
+    stretch: int
+
+
+def _measuring(whole: _Whole, meter: Meter, record: Callable[[Measured, Array], Any], before: Any) -> Iterator[Any]:
+    """Groups of points are the same whatever is done already, so that each group's numbers are."""
+    found, done = meter.nothing(len(whole.points)), np.zeros(len(whole.points), bool)
     if before is not None:
-        _require_same(before, problem, plane, grid)
-        loss, stderr, done = before.loss.copy(), before.stderr.copy(), before.done.copy()
-    points = _Points(problem, plane)
-    for j, y in enumerate(grid.y):
-        todo = np.flatnonzero(~done[j])
-        if len(todo):
-            values = torch.stack([points.losses(grid.x[i], y) for i in todo]).cpu().numpy()
-            loss[:, j, todo], stderr[:, j, todo], done[j, todo] = values[:, 0].T, values[:, 1].T, True
-        if len(todo) or j == len(grid.y) - 1:
-            yield _surface(problem, plane, grid, (loss.copy(), stderr.copy(), done.copy()))
+        found, done = _taken_over(before, record(found, done.copy()))
+    groups = np.split(np.arange(len(done)), np.arange(meter.together, len(done), meter.together))
+    todo = [group for group in groups if not done[group].all()]
+    per = max(1, whole.stretch // meter.together)
+    for first in range(0, len(todo), per):
+        places = np.concatenate(todo[first : first + per])
+        found.put(places, meter.measure(whole.points[places]))
+        done[places] = True
+        yield record(found.copy(), done.copy())
+    if not todo:
+        yield record(found, done)
 
 
-class _Points:
-    """Evaluates points of a plane that lies on the device."""
-
-    def __init__(self, problem: Problem, plane: Plane) -> None:
-        self._problem = problem
-        self._origin, self._first, self._second, self._buffers = (
-            torch.tensor(v, dtype=torch.float64, device=problem.device)
-            for v in (plane.origin, *plane.basis, plane.buffers)
-        )
-
-    def losses(self, x: float, y: float) -> torch.Tensor:
-        """Means and standard errors of all tasks at one point, [2, T] in float64."""
-        problem = self._problem
-        theta = (self._origin + x * self._first + y * self._second).to(problem.dtype)
-        with torch.no_grad():
-            pieces = problem.evaluation.pieces(problem.micro_batch)
-            each = torch.cat([problem.losses(theta, batch, self._buffers) for batch in pieces], 1).to(torch.float64)
-        return torch.stack([each.mean(1), standard_error(each)])
+def _last(steps: Iterator[Any]) -> Any:
+    *_, last = steps
+    return last
 
 
-def standard_error(values: torch.Tensor) -> torch.Tensor:
-    """Standard error of the mean over the last dimension; NaN for a single value."""
-    count = values.shape[-1]
-    if count == 1:
-        return torch.full(values.shape[:-1], torch.nan, dtype=values.dtype, device=values.device)
-    return torch.std(values, -1) / math.sqrt(count)
+def _fields(
+    problem: Problem, conditions: Conditions, found: Measured, done: Array, shape: tuple[int, ...]
+) -> dict[str, Any]:
+    def shaped(rows: Array) -> Array:
+        return rows.reshape(*rows.shape[:-1], *shape)
+
+    return {
+        "tasks": problem.names,
+        "metrics": problem.metric_names,
+        "loss": shaped(found.loss),
+        "stderr": shaped(found.stderr[:-1]),
+        "difference_stderr": shaped(found.difference_stderr[:-1]),
+        "average_stderr": shaped(found.stderr[-1]),
+        "average_difference_stderr": shaped(found.difference_stderr[-1]),
+        "scores": shaped(found.scores),
+        "score_stderr": shaped(found.score_stderr),
+        "done": shaped(done),
+        **conditions.words(problem),
+    }
 
 
-def _surface(problem: Problem, plane: Plane, grid: Grid, arrays: tuple[Array, Array, Array]) -> Surface:
-    loss, stderr, done = arrays
-    return Surface(
-        tasks=problem.names,
-        x=np.array(grid.x),
-        y=np.array(grid.y),
-        loss=loss,
-        stderr=stderr,
-        done=done,
-        plane=plane,
-        examples=len(problem.evaluation),
-        data=problem.data_hash,
-        batch_norm="frozen" if problem.buffer_layout.size else "none",
-    )
+def _taken_over(before: Any, fresh: Any) -> tuple[Measured, Array]:
+    """What an earlier record knows, if it is of the same points under the same conditions as a fresh, empty one."""
+    fixed = [name for name in ("x", "y", "plane", "line") if hasattr(fresh, name)]
+    for name in (*fixed, *(spec for spec in Values.__dataclass_fields__)):
+        mine, theirs = getattr(fresh, name), getattr(before, name)
+        same = np.array_equal(mine, theirs) if isinstance(mine, np.ndarray) else mine == theirs
+        if not same:
+            kind = type(fresh).__name__.lower()
+            raise LandscapeError(
+                f"the {kind} to go on with has another {'grid' if name in 'xy' else name}: expected the same plane, "
+                "grid, data and conditions; measure anew"
+            )
+    both = [np.concatenate([getattr(before, name), getattr(before, f"average_{name}")[None]]) for name in ERRORS]
+    rows = [
+        rows.reshape(len(rows), before.done.size).copy()
+        for rows in (before.loss, *both, before.scores, before.score_stderr)
+    ]
+    return Measured(*rows), before.done.ravel().copy()
 
 
-def _require_same(before: Surface, problem: Problem, plane: Plane, grid: Grid) -> None:
-    same = (
-        before.plane == plane
-        and before.data == problem.data_hash
-        and np.array_equal(before.x, grid.x)
-        and np.array_equal(before.y, grid.y)
-    )
-    if not same:
-        raise LandscapeError(
-            "the surface to go on with has another plane, grid or data: expected the same ones; measure anew"
-        )
+ERRORS = ("stderr", "difference_stderr")
+"""Known of every task and, under `average_...`, of their average."""

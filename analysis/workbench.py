@@ -12,7 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from analysis import archive, checks, distances, jobs, operators, planes, statistics, surfaces
+from analysis import archive, checks, directions, distances, jobs, operators, planes, statistics, surfaces
 from analysis.archive import Entry, Provenance
 from analysis.pool import run_all
 from analysis.results import (
@@ -26,6 +26,7 @@ from analysis.results import (
     Shadow,
     Surface,
 )
+from analysis.subspaces import Place
 from analysis.settings import HessianSettings, ProblemName, SurfaceSettings
 from landscape.errors import LandscapeError
 from landscape.problem import Problem
@@ -122,7 +123,7 @@ class Workbench:
         """Measures a surface, saving it now and then, when it is done, and when something stops it."""
         surface, saved, told = before, time.monotonic(), 0
         try:
-            for surface in surfaces.measuring(self._problem, *where, before):
+            for surface in surfaces.measuring(self._problem, *where, before=before):
                 done = int(surface.done.sum())
                 self._progress.tell(done - told)
                 told = done
@@ -146,7 +147,7 @@ class Workbench:
             return plane, [shadow for shadow in shadows if shadow is not None]
         with self._results.stage("plane and shadows", len(self._runs)) as note:
             principal = chosen.plane == "principal"
-            plane = planes.principal(self._runs) if principal else planes.random(self._runs[0], -1, chosen.seed)
+            plane = planes.principal(self._runs) if principal else directions.random(Place(self._runs[0]), chosen.seed)
             found = []
             for run in self._runs:
                 found.append(planes.shadow(run, plane))
@@ -254,7 +255,7 @@ def _of(what: str, check: Check) -> Check:
 def _grid(chosen: SurfaceSettings, shadows: Sequence[Shadow]) -> surfaces.Grid:
     if chosen.plane == "principal":
         return surfaces.Grid.around(shadows, chosen.nx, chosen.ny, chosen.margin)
-    return surfaces.Grid.square(chosen.nx, chosen.ny, chosen.reach)
+    return surfaces.Grid(chosen.nx, chosen.ny, chosen.reach)
 
 
 def _require_same(problem: Problem, run: Trajectory) -> None:

@@ -21,7 +21,7 @@ def run() -> list[dict[str, Any]]:
     for micro_batch in (64, 128, 512):
         problem = problems.load("digits")
         problem.micro_batch = micro_batch
-        plane, grid = _plane(problem), surfaces.Grid.square(POINTS, POINTS, 0.1)
+        plane, grid = _plane(problem), surfaces.Grid(POINTS, POINTS, 0.1)
         bare = [_seconds(_forward, problem) * 1e3 for _ in range(REPEATS)]
         measured = [_seconds(surfaces.measure, problem, plane, grid) / POINTS**2 * 1e3 for _ in range(REPEATS)]
         rows.append(

@@ -180,6 +180,11 @@ class Problem:
         """
         return self._each_loss(self._predict(theta, buffers, batch), batch)
 
+    def per_example(self, output: Any, batch: Batch) -> Tensor:
+        """Losses, then metrics, of every example, [T + M, B], from what the model made of a batch's inputs."""
+        predictions = arrange(output, self.names)
+        return torch.stack([*self._each_loss(predictions, batch), *self._metrics(predictions, batch)])
+
     def evaluate(self, theta: Tensor, buffers: Tensor | None = None) -> Evaluation:
         """Mean losses and metrics on the evaluation set. Cost: one forward pass of the set, without gradients."""
         sums = torch.zeros(len(self.tasks) + len(self.metric_names), dtype=torch.float64, device=self.device)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -53,9 +53,13 @@ class Layout:
 
     def spans(self, owner: str = SHARED) -> tuple[slice, ...]:
         """The slices of theta that belong to one owner, neighbours merged."""
+        return self.merged(slot for slot in self.slots if slot.owner == owner)
+
+    def merged(self, slots: Iterable[Slot]) -> tuple[slice, ...]:
+        """The slices of theta that some of the slots take, in order, neighbours merged."""
         merged: list[slice] = []
-        for slot in self.slots:
-            if slot.owner != owner or not slot.size:
+        for slot in slots:
+            if not slot.size:
                 continue
             if merged and merged[-1].stop == slot.offset:
                 merged[-1] = slice(merged[-1].start, slot.span.stop)
@@ -268,7 +272,10 @@ class Trajectory:
     @property
     def shared(self) -> Rows:
         """Theta restricted to the shared parameters [S, P_shared]."""
-        spans = self.layout.spans()
+        return self.part(self.layout.spans())
+
+    def part(self, spans: Sequence[slice]) -> Rows:
+        """Theta restricted to some of its slices, side by side."""
 
         def read(rows: Any, columns: slice) -> Array:
             parts, offset = [], 0
@@ -280,7 +287,7 @@ class Trajectory:
                 offset += size
             return np.concatenate(parts, axis=-1) if parts else self.theta.read(rows, slice(0, 0))
 
-        return Rows((len(self), self.layout.count()), self.theta.dtype, read)
+        return Rows((len(self), sum(span.stop - span.start for span in spans)), self.theta.dtype, read)
 
     def at(self, step: int) -> int:
         """The row of the snapshot taken at `step`, or the error that names the nearest one."""

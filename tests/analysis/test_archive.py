@@ -23,8 +23,8 @@ from analysis.archive import ArchiveError, Entry, Provenance
 from analysis.results import Check, Estimate, Record, Run
 from tests.analysis.records import surface
 
-KINDS = [k for k in vars(results).values() if isinstance(k, type) and issubclass(k, Record) and k is not Record]
-BOOLS = {("Surface", "done"), ("Eigenpairs", "converged"), ("EigenvalueHistory", "converged")}
+KINDS = [k for k in vars(results).values() if isinstance(k, type) and issubclass(k, Record) and not k.__subclasses__()]
+BOOLS = {"done", "converged", "pareto", "held_out", "used", "logarithmic"}
 COUNTS = {"steps", "updates", "gradients", "seeds", "batch_steps"}
 # Text is what HDF5 can hold: neither NUL nor halves of surrogate pairs.
 words = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=12)
@@ -34,7 +34,7 @@ anything = st.floats(width=64) | st.sampled_from([np.nan, np.inf, -np.inf, -0.0,
 @st.composite
 def records(draw, kind):
     """Any record of a kind, its dimensions from empty to three, its arrays of any numbers, its names of any text."""
-    sizes: dict[str, int] = {}
+    sizes: dict[str, int] = {"axis": kind.DIMENSIONS} if issubclass(kind, results.Subspace) else {}
     values = {}
     for spec in fields(kind):
         if "dims" in spec.metadata or "labels" in spec.metadata:
@@ -44,7 +44,7 @@ def records(draw, kind):
     for spec in fields(kind):
         if "dims" in spec.metadata:
             shape = tuple(sizes[dim] for dim in spec.metadata["dims"])
-            if (kind.__name__, spec.name) in BOOLS:
+            if spec.name in BOOLS:
                 values[spec.name] = draw(arrays(bool, shape))
             elif spec.name in COUNTS:
                 values[spec.name] = draw(arrays(np.int64, shape))
@@ -56,8 +56,8 @@ def records(draw, kind):
             size = sizes[spec.metadata["labels"]]
             values[spec.name] = tuple(draw(st.lists(words, min_size=size, max_size=size)))
         else:
-            plain = {"str": words, "int": st.integers(-(2**63), 2**63 - 1), "float": anything}
-            nested = {"Run": results.Run, "Plane": results.Plane}
+            plain = {"str": words, "int": st.integers(-(2**63), 2**63 - 1), "float": anything, "bool": st.booleans()}
+            nested = {name: getattr(results, name) for name in ("Run", "Plane", "Line", "Surface")}
             values[spec.name] = draw(records(nested[spec.type]) if spec.type in nested else plain[spec.type])
     return kind(**values)
 

@@ -83,7 +83,7 @@ def test_the_plain_loop_takes_outputs_by_name_in_order_and_alone():
         plane = replace(
             plane_of(basis), origin=theta.double().numpy(), buffers=buffers.numpy(), layout=problem.layout.hash
         )
-        surface = surfaces.measure(problem, plane, Grid.square(3, 4, 0.3))
+        surface = surfaces.measure(problem, plane, Grid(3, 4, 0.3))
         assert checks.plain_loop(problem, surface).passed
         assert not checks.plain_loop(problem, replace(surface, loss=surface.loss + 0.01)).passed
 

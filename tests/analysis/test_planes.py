@@ -6,12 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from analysis import gram, planes
+from analysis import directions, gram, planes
+from analysis.subspaces import Place
 from landscape import problems, store, training
 from landscape.errors import LandscapeError
 from landscape.optimisers import Optimiser
@@ -164,7 +164,7 @@ def net_run(tmp_path, dead=False):
 
 def test_random_directions_have_the_norm_of_every_unit_and_leave_vectors_alone(tmp_path):
     run = net_run(tmp_path)
-    plane = planes.random(run, -1, seed=4)
+    plane = directions.random(Place(run), seed=4)
     theta = run.theta[-1]
     np.testing.assert_array_equal(plane.origin, theta)
     np.testing.assert_array_equal(plane.buffers, run.buffers[-1])
@@ -184,8 +184,8 @@ def test_random_directions_have_the_norm_of_every_unit_and_leave_vectors_alone(t
 
 def test_random_directions_follow_from_their_seed(tmp_path):
     run = net_run(tmp_path)
-    assert planes.random(run, -1, 3) == planes.random(run, -1, 3)
-    assert not np.allclose(planes.random(run, -1, 3).basis, planes.random(run, -1, 4).basis)
+    assert directions.random(Place(run), 3) == directions.random(Place(run), 3)
+    assert not np.allclose(directions.random(Place(run), 3).basis, directions.random(Place(run), 4).basis)
 
 
 def test_random_directions_are_isotropic_inside_a_unit(tmp_path):
@@ -193,14 +193,14 @@ def test_random_directions_are_isotropic_inside_a_unit(tmp_path):
     run = net_run(tmp_path)
     slot = NET.slots[0]
     norms = np.linalg.norm(run.theta[-1][slot.span].reshape(4, 12), axis=1)
-    draws = np.stack([planes.random(run, -1, seed).basis[:, slot.span].reshape(2, 4, 12) for seed in range(200)])
+    draws = np.stack([directions.random(Place(run), seed).basis[:, slot.span].reshape(2, 4, 12) for seed in range(200)])
     unit = draws / norms[:, None]
     assert abs((unit**2).mean(axis=(0, 1, 2)) - 1 / 12).max() < 5 * 0.0026
     assert abs(unit.mean()) < 5 / np.sqrt(unit.size)
 
 
 def test_a_filter_of_zeros_gets_a_direction_of_zeros(tmp_path):
-    plane = planes.random(net_run(tmp_path, dead=True), -1, 0)
+    plane = directions.random(Place(net_run(tmp_path, dead=True)))
     assert not plane.basis[:, :12].any()
     assert np.isfinite(plane.basis).all()
 
@@ -208,7 +208,7 @@ def test_a_filter_of_zeros_gets_a_direction_of_zeros(tmp_path):
 def test_a_model_of_vectors_alone_has_no_filter_normalised_direction(tmp_path):
     run = write_run(tmp_path / "run.h5", np.ones((3, 5)), layout_of(("bias", (5,), "shared")))
     with pytest.raises(LandscapeError, match=r"at least one tensor with two or more dimensions.*principal plane"):
-        planes.random(run)
+        directions.random(Place(run))
 
 
 @pytest.mark.parametrize("value", [0.0, 2.0], ids=["no weights", "one weight"])
@@ -216,7 +216,7 @@ def test_two_random_directions_that_span_no_plane_are_refused(tmp_path, value):
     theta = np.array([[value, 1.0, 1.0]])
     run = write_run(tmp_path / "run.h5", theta, layout_of(("w", (1, 1), "shared"), ("b", (2,), "shared")))
     with pytest.raises(LandscapeError, match=r"do not span a plane here.*principal plane"):
-        planes.random(run)
+        directions.random(Place(run))
 
 
 def test_a_shadow_recovers_the_coordinates_of_points_in_a_sheared_plane(tmp_path):
@@ -314,14 +314,6 @@ class _RowByRow:
 
     def blocks(self):
         return self._rows.blocks(budget=1)
-
-
-def test_the_point_of_coordinates_is_rounded_once():
-    plane = plane_of(np.random.default_rng(14).standard_normal((2, 6)), np.full(6, 1e3))
-    theta = planes.point(plane, 0.1, -0.2, torch.float32, torch.device("cpu"))
-    exact = plane.origin + 0.1 * plane.basis[0] - 0.2 * plane.basis[1]
-    assert theta.dtype == torch.float32
-    np.testing.assert_array_equal(theta.numpy(), exact.astype(np.float32))
 
 
 def test_frozen_layers_and_batch_norm_statistics_stay_out_of_the_plane(tmp_path):

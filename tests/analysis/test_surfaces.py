@@ -92,7 +92,7 @@ def axes_plane(problem):
 
 def test_x_runs_along_the_last_axis_and_y_along_the_one_before():
     problem = function_of_theta(lambda p: p[:, 0] + 10 * p[:, 1])
-    surface = surfaces.measure(problem, axes_plane(problem), Grid.square(5, 4, 1.0))
+    surface = surfaces.measure(problem, axes_plane(problem), Grid(5, 4, 1.0))
     assert surface.loss.shape == (1, 4, 5)
     np.testing.assert_allclose(surface.loss[0], surface.x[None, :] + 10 * surface.y[:, None], atol=1e-14)
 
@@ -115,14 +115,14 @@ def test_the_statistics_of_batch_norm_are_the_planes_and_not_the_models():
     other = problem.initial(0)[1].numpy().copy()
     other[:5], other[5:10] = 1.0, 4.0
     plane = plane_for(problem, buffers=other)
-    surface = surfaces.measure(problem, plane, Grid.square(3, 3, 1.0))
+    surface = surfaces.measure(problem, plane, Grid(3, 3, 1.0))
     expected = cases.plain_losses(problem, plane.origin, torch.tensor(other))
     np.testing.assert_allclose(surface.loss[:, 1, 1], expected, rtol=1e-12)
     models_own = cases.plain_losses(problem, plane.origin)
     assert (np.abs(models_own - expected) > 1e-3).all()
     assert surface.batch_norm == "frozen"
     plain = cases.make("plain")
-    assert surfaces.measure(plain, plane_for(plain), Grid.square(3)).batch_norm == "none"
+    assert surfaces.measure(plain, plane_for(plain), Grid(3)).batch_norm == "none"
 
 
 @pytest.mark.parametrize("micro_batch", [1, 4, 13, 50])
@@ -141,7 +141,7 @@ def test_losses_that_are_not_finite_stay_so():
         return torch.where(x > 0.5, torch.inf, torch.where(y > 0.5, torch.nan, x - y))
 
     problem = function_of_theta(loss)
-    surface = surfaces.measure(problem, axes_plane(problem), Grid.square(3, 3, 1.0))
+    surface = surfaces.measure(problem, axes_plane(problem), Grid(3, 3, 1.0))
     np.testing.assert_array_equal(surface.loss[0], [[0, 1, np.inf], [-1, 0, np.inf], [np.nan, np.nan, np.inf]])
     assert surface.done.all(), "measured, though not finite"
     assert np.isnan(surface.stderr[0, 2]).all()
@@ -154,14 +154,14 @@ def test_one_infinite_example_makes_the_mean_infinite():
         for t in problem.tasks
     ]
     problem.tasks = tuple(tasks)
-    surface = surfaces.measure(problem, plane_for(problem), Grid.square(3))
+    surface = surfaces.measure(problem, plane_for(problem), Grid(3))
     assert np.isposinf(surface.loss).all()
     assert np.isnan(surface.stderr).all()
 
 
 def test_one_example_has_no_standard_error():
     problem = function_of_theta(lambda p: p.sum(1), examples=1)
-    surface = surfaces.measure(problem, axes_plane(problem), Grid.square(3))
+    surface = surfaces.measure(problem, axes_plane(problem), Grid(3))
     assert np.isfinite(surface.loss).all()
     assert np.isnan(surface.stderr).all()
 
@@ -173,18 +173,25 @@ def test_a_surface_half_done_is_gone_on_with_and_nothing_is_measured_twice():
     plane = plane_for(problem)
     whole = surfaces.measure(problem, plane, GRID)
     pieces = 3  # 13 examples in micro-batches of 5
-    assert len(calls) == 15 * pieces
+    assert len(calls) == (15 + 1) * pieces, "the points and the centre"
     done = np.zeros((3, 5), bool)
     done[0], done[1, [1, 4]] = True, True
     holes = np.where(done, 1.0, np.nan)
-    half = replace(whole, loss=whole.loss * holes, stderr=whole.stderr * holes, done=done)
+    errors = (
+        "stderr",
+        "difference_stderr",
+        "average_stderr",
+        "average_difference_stderr",
+    )
+    rows = {name: getattr(whole, name) * holes for name in ("loss", *errors)}
+    half = replace(whole, **rows, done=done)
     calls.clear()
-    rows = list(surfaces.measuring(problem, plane, GRID, half))
-    assert len(calls) == (15 - 7) * pieces
+    rows = list(surfaces.measuring(problem, plane, GRID, before=half))
+    assert len(calls) == (15 - 7 + 1) * pieces
     assert rows[-1] == whole
     assert len(rows) == 2, "the row that was done is not reported again"
     calls.clear()
-    assert surfaces.measure(problem, plane, GRID, whole) == whole
+    assert surfaces.measure(problem, plane, GRID, before=whole) == whole
     assert not calls
 
 
@@ -210,8 +217,10 @@ def test_a_surface_of_something_else_is_not_gone_on_with(what):
         grid = Grid(GRID.x, (-0.5, 0.0, 1.6))
     if what == "data":
         before = replace(before, data="other")
-    with pytest.raises(LandscapeError, match=r"another plane, grid or data: expected the same ones; measure anew"):
-        surfaces.measure(problem, plane, grid, before)
+    with pytest.raises(
+        LandscapeError, match=rf"has another {what}: expected the same plane, grid, data and conditions"
+    ):
+        surfaces.measure(problem, plane, grid, before=before)
 
 
 def test_a_plane_of_another_model_is_refused():
@@ -241,7 +250,7 @@ def test_measuring_changes_nothing_of_the_module_or_of_the_generators():
 
 def test_the_start_of_the_run_lies_exactly_on_the_grid():
     problem = cases.make("plain")
-    surface = surfaces.measure(problem, plane_for(problem), Grid.square(7, 4, 2.0))
+    surface = surfaces.measure(problem, plane_for(problem), Grid(7, 4, 2.0))
     theta, buffers = problem.initial(0)
     j, i = list(surface.y).index(0.0), list(surface.x).index(0.0)
     expected = problem.evaluate(theta, buffers).losses.numpy()
@@ -257,6 +266,7 @@ def shadow_of(points):
         coordinates=points,
         off_plane=np.zeros(count),
         from_origin=np.zeros(count),
+        elsewhere=np.zeros(count),
         losses=np.zeros((count, 1)),
         tasks=("one",),
     )
@@ -290,7 +300,7 @@ def test_a_grid_around_shadows_covers_them_holds_zero_and_has_equal_steps(points
 
 @given(st.integers(3, 60), st.integers(3, 60), st.floats(1e-9, 1e9))
 def test_a_square_grid_reaches_as_far_as_asked_and_holds_zero(nx, ny, reach):
-    grid = Grid.square(nx, ny, reach)
+    grid = Grid(nx, ny, reach)
     assert grid.shape == (ny, nx)
     for axis in (np.array(grid.x), np.array(grid.y)):
         assert 0.0 in axis
@@ -302,17 +312,17 @@ def test_a_square_grid_reaches_as_far_as_asked_and_holds_zero(nx, ny, reach):
 
 
 def test_as_many_points_both_ways_unless_said_otherwise():
-    assert Grid.square(5).shape == (5, 5)
+    assert Grid(5).shape == (5, 5)
     assert Grid.around([shadow_of([(1, 1)])], 6).shape == (6, 6)
 
 
 @pytest.mark.parametrize(
     ("call", "text"),
     [
-        (lambda: Grid.square(2), r"3 or more grid points and a range above zero, got 2 points"),
-        (lambda: Grid.square(5, 0), r"3 or more grid points and a range above zero, got 0 points"),
-        (lambda: Grid.square(5, reach=0.0), r"got 5 points from -0\.0 to 0\.0"),
-        (lambda: Grid.square(5, reach=float("nan")), r"got 5 points from nan to nan"),
+        (lambda: Grid(2), r"3 or more grid points and a range above zero, got 2 points"),
+        (lambda: Grid(5, 0), r"3 or more grid points and a range above zero, got 0 points"),
+        (lambda: Grid(5, reach=0.0), r"got 5 points from -0\.0 to 0\.0"),
+        (lambda: Grid(5, reach=float("nan")), r"got 5 points from nan to nan"),
         (lambda: Grid.around([]), r"at least one shadow to lay the grid around, got none"),
         (lambda: Grid.around([shadow_of([(1, 0), (2, 0)])]), r"got 25 points from 0\.0 to 0\.0"),
         (lambda: Grid.around([shadow_of([(1, np.nan)])]), r"got 25 points from nan to nan"),
@@ -321,9 +331,3 @@ def test_as_many_points_both_ways_unless_said_otherwise():
 def test_grids_without_points_or_range_are_refused(call, text):
     with pytest.raises(LandscapeError, match=text):
         call()
-
-
-def test_the_standard_error_is_numpys():
-    values = np.random.default_rng(0).lognormal(0, 1, (3, 11))
-    found = surfaces.standard_error(torch.from_numpy(values)).numpy()
-    np.testing.assert_allclose(found, values.std(1, ddof=1) / np.sqrt(11), rtol=1e-14)

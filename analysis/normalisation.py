@@ -1,0 +1,94 @@
+"""What is done with batch-norm statistics at the points of a plane: choices, as objects."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn.modules.batchnorm import _NormBase
+
+from analysis.examples import training
+from landscape.errors import LandscapeError
+from landscape.modules import unflatten
+from landscape.problem import Problem
+
+Restate: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""(theta [P], buffers [Q]) -> buffers with other statistics [Q]."""
+
+
+class Statistics(Protocol):
+    """Where the running statistics of normalisation layers come from at each point."""
+
+    def words(self, problem: Problem) -> str:
+        """What a surface says of it."""
+        ...
+
+    def build(self, problem: Problem) -> Restate | None:
+        """The function that gives a point its buffers, or None where they are the plane's."""
+        ...
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """Those of the plane's origin, everywhere. Far from it they no longer belong to the weights."""
+
+    def words(self, problem: Problem) -> str:
+        return "frozen" if problem.buffer_layout.size else "none"
+
+    def build(self, problem: Problem) -> Restate | None:
+        return None
+
+
+@dataclass(frozen=True)
+class Reestimated:
+    """Estimated again at each point from training examples, as `torch.optim.swa_utils.update_bn` does.
+
+    Running mean and variance are the plain means over mini-batches of each mini-batch's mean and (unbiased) variance,
+    layer by layer in one pass. Only the normalisation layers are in training mode; dropout stays off.
+
+    Cost a point: one forward pass of `examples` training examples.
+    """
+
+    examples: int = 1024
+    batch_size: int = 128
+    seed: int = 0
+
+    def words(self, problem: Problem) -> str:
+        return f"estimated again at each point, from {self.examples} training examples in mini-batches of {self.batch_size}"
+
+    def build(self, problem: Problem) -> Restate | None:
+        if self.batch_size < 2:
+            raise LandscapeError(f"expected mini-batches of 2 or more examples for statistics, got {self.batch_size}")
+        module = copy.deepcopy(problem.model).eval()
+        layers = {name: part for name, part in module.named_modules() if _has_statistics(part)}
+        if not layers:
+            raise LandscapeError(
+                "the model has no normalisation layer with running statistics: expected one to estimate again; use the "
+                "frozen statistics"
+            )
+        for layer in layers.values():
+            layer.train()
+            layer.momentum = None
+        pieces = list(training(problem, self.examples, self.seed).batch.pieces(self.batch_size))
+
+        def restate(theta: Tensor, buffers: Tensor) -> Tensor:
+            state = {**unflatten(problem.layout, theta), **problem.buffers(buffers)}
+            for name in layers:
+                state[f"{name}.running_mean"].zero_()
+                state[f"{name}.running_var"].fill_(1)
+                state[f"{name}.num_batches_tracked"].zero_()
+            with torch.no_grad():
+                for piece in pieces:
+                    functional_call(module, state, (piece.inputs,))
+            return problem.buffer_layout.pack(state)
+
+        return restate
+
+
+def _has_statistics(part: nn.Module) -> bool:
+    return isinstance(part, _NormBase) and part.running_mean is not None

@@ -1,0 +1,199 @@
+"""Losses and metrics, with their errors, at points of a plane or of a line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from analysis.engines import Engine, Sequential
+from analysis.examples import Examples, evaluation
+from analysis.heads import AsThePlanes, MeasuredHeads
+from analysis.normalisation import Frozen, Statistics
+from analysis.results import Array, Subspace
+from analysis.subspaces import require_layout
+from landscape.problem import Problem
+
+BLOCK = 1 << 16
+"""Examples whose losses are held in float64 at once, to be summed."""
+
+
+@dataclass(frozen=True, eq=False)
+class Conditions:
+    """Under which conditions points are measured; `examples` default to the evaluation set, the engine to one point
+    after another in the problem's own micro-batches.
+    """
+
+    engine: Engine | None = None
+    statistics: Statistics = field(default_factory=Frozen)
+    heads: MeasuredHeads = field(default_factory=AsThePlanes)
+    examples: Examples | None = None
+
+    def words(self, problem: Problem) -> dict[str, str | int]:
+        """What a surface says of its conditions, by field."""
+        on = self.examples or evaluation(problem)
+        return {
+            "examples": len(on),
+            "data": on.hash,
+            "split": on.split,
+            "batch_norm": self.statistics.words(problem),
+            "heads": self.heads.label,
+            "engine": repr(self.engine or Sequential(problem.micro_batch)),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """What is known of n points; tasks first, then their average, metrics last. Rows are [n]."""
+
+    loss: Array
+    """[T, n]"""
+    stderr: Array
+    """[T + 1, n] of the losses and of their average."""
+    difference_stderr: Array
+    """[T + 1, n] paired with the centre."""
+    scores: Array
+    """[M, n]"""
+    score_stderr: Array
+    """[M, n]"""
+
+    def copy(self) -> Measured:
+        """The same in arrays of its own."""
+        return Measured(*(rows.copy() for rows in vars(self).values()))
+
+    def put(self, places: Array, other: Measured) -> None:
+        """Writes what is known of some points into their places."""
+        for mine, theirs in zip(vars(self).values(), vars(other).values(), strict=True):
+            mine[:, places] = theirs
+
+
+class Meter:
+    """Measures points of one plane or line; the centre's losses are measured first, for paired errors.
+
+    Cost: one forward pass of the examples a point, and what statistics and heads cost; memory of one micro-batch's
+    activations, of the centre's losses of every example, and of 2^16 examples' losses in float64.
+    """
+
+    def __init__(self, problem: Problem, space: Subspace, conditions: Conditions) -> None:
+        require_layout(space, problem.layout)
+        engine = conditions.engine or Sequential(problem.micro_batch)
+        self._problem, self._engine = problem, engine
+        self._examples = conditions.examples or evaluation(problem)
+        self._origin, self._basis, self._state = (
+            torch.tensor(v, dtype=torch.float64, device=problem.device)
+            for v in (space.origin, space.basis, space.buffers)
+        )
+        self._restate, self._refit = conditions.statistics.build(problem), conditions.heads.build(problem)
+        self._runner = engine.build(problem)
+        self._centre: Tensor | None = None
+        tasks, metrics = len(problem.tasks), len(problem.metric_names)
+        self._rows = np.cumsum([tasks, tasks + 1, tasks + 1, metrics, metrics])
+
+    @property
+    def together(self) -> int:
+        """Points in one launch; the same points have to be given together for the same bytes."""
+        return self._engine.together
+
+    def nothing(self, count: int) -> Measured:
+        """So many points of which nothing is known: NaN everywhere."""
+        return Measured(*np.split(np.full((self._rows[-1], count), np.nan), self._rows[:-1]))
+
+    def measure(self, coordinates: Array) -> Measured:
+        """Points by their coordinates [n, k], `together` at a time in their order."""
+        there = torch.from_numpy(np.asarray(coordinates, np.float64)).to(self._problem.device)
+        return self._gathered(self._theta(group) for group in there.split(self.together))
+
+    def at(self, thetas: Iterable[Array]) -> Measured:
+        """Points by their parameters [P], with the plane's buffers."""
+        return self._gathered(
+            torch.tensor(theta, dtype=self._problem.dtype, device=self._problem.device)[None] for theta in thetas
+        )
+
+    def _gathered(self, groups: Iterable[Tensor]) -> Measured:
+        if self._centre is None:
+            centre = self._theta(self._origin.new_zeros(1, len(self._basis)))
+            self._centre = torch.cat(list(self._each(*self._prepared(centre))), 2)[0]
+        found = torch.cat([self._summed(*self._prepared(group)) for group in groups]).cpu().numpy().T
+        return Measured(*np.split(found, self._rows[:-1]))
+
+    def _theta(self, coordinates: Tensor) -> Tensor:
+        """Parameters [K, P] at coordinates [K, k], computed in float64 and rounded once."""
+        theta = self._origin.expand(len(coordinates), -1)
+        for k, direction in enumerate(self._basis):
+            theta = theta + coordinates[:, k, None] * direction
+        return theta.to(self._problem.dtype)
+
+    def _prepared(self, thetas: Tensor) -> tuple[Tensor, Tensor]:
+        """Parameters and buffers as the conditions want them."""
+        states = self._state.expand(len(thetas), -1)
+        if self._restate is not None:
+            states = torch.stack([self._restate(theta, self._state) for theta in thetas])
+        if self._refit is not None:
+            thetas = torch.stack([self._refit(theta, state) for theta, state in zip(thetas, states, strict=True)])
+        return thetas, states
+
+    def _each(self, thetas: Tensor, states: Tensor) -> Iterator[Tensor]:
+        """Losses and metrics of every example, [K, T + M, B], micro-batch by micro-batch."""
+        rows = self._runner(thetas, states)
+        for piece in self._examples.batch.pieces(self._engine.micro_batch):
+            yield rows(piece)
+
+    def _summed(self, thetas: Tensor, states: Tensor) -> Tensor:
+        """Everything that is known of K points, [K, 3 T + 2 + 2 M] in float64, on the device."""
+        tasks, centre = len(self._problem.tasks), self._centre
+        assert centre is not None
+        sums, pending, first = _Moments(), list[Tensor](), 0
+        for rows in self._each(thetas, states):
+            pending.append(rows)
+            held = sum(part.shape[2] for part in pending)
+            if held >= BLOCK:
+                sums.add(_with_average(torch.cat(pending, 2), centre[:, first : first + held], tasks))
+                pending, first = [], first + held
+        if pending:
+            sums.add(_with_average(torch.cat(pending, 2), centre[:, first:], tasks))
+        mean, error = sums.mean, sums.standard_error
+        plain, paired = slice(0, tasks + 1), slice(tasks + 1, 2 * tasks + 2)
+        return torch.cat(
+            [mean[:, :tasks], error[:, plain], error[:, paired], mean[:, 2 * tasks + 2 :], error[:, 2 * tasks + 2 :]], 1
+        )
+
+
+def _with_average(rows: Tensor, centre: Tensor, tasks: int) -> Tensor:
+    """Losses and their average, the same minus the centre's, then metrics, [K, 2 (T + 1) + M, B] in float64."""
+    rows, centre = rows.double(), centre.double()
+    losses, base = rows[:, :tasks], centre[:tasks]
+    losses, base = (torch.cat([part, part.mean(-2, keepdim=True)], -2) for part in (losses, base))
+    return torch.cat([losses, losses - base, rows[:, tasks:]], 1)
+
+
+class _Moments:
+    """Mean and variance over examples that come in blocks (Chan, Golub and LeVeque, 1983)."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._sum: Tensor | float = 0.0
+        self._square: Tensor | float = 0.0
+
+    def add(self, block: Tensor) -> None:
+        """Takes in a block [K, R, B]."""
+        count, total = block.shape[2], block.sum(2)
+        self._square = self._square + (block - (total / count)[:, :, None]).square().sum(2)
+        if self._count:
+            change = total / count - self._sum / self._count
+            self._square = self._square + change.square() * (self._count * count / (self._count + count))
+        self._sum, self._count = self._sum + total, self._count + count
+
+    @property
+    def mean(self) -> Tensor:
+        """[K, R]"""
+        return torch.as_tensor(self._sum / self._count)
+
+    @property
+    def standard_error(self) -> Tensor:
+        """Of the mean, n - 1 in the variance; NaN for a single example."""
+        if self._count == 1:
+            return torch.full_like(self.mean, torch.nan)
+        return (torch.as_tensor(self._square) / (self._count - 1) / self._count).sqrt()

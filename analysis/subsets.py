@@ -1,0 +1,118 @@
+"""Which parameters a plane, a line or an operator is about, as objects."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Protocol
+
+from landscape.errors import LandscapeError
+from landscape.trajectory import SHARED, Layout, Slot
+
+
+class Subset(Protocol):
+    """Some of the entries of theta. `label` says in words which."""
+
+    @property
+    def label(self) -> str: ...
+
+    def spans(self, layout: Layout) -> tuple[slice, ...]:
+        """Slices of theta, ascending, neighbours merged; at least one entry, or a `LandscapeError`."""
+        ...
+
+
+@dataclass(frozen=True)
+class Everything:
+    """All of theta."""
+
+    label = "all"
+
+    def spans(self, layout: Layout) -> tuple[slice, ...]:
+        return (slice(0, layout.size),)
+
+
+@dataclass(frozen=True)
+class Shared:
+    """The parameters that several tasks' gradients reach."""
+
+    label = "shared"
+
+    def spans(self, layout: Layout) -> tuple[slice, ...]:
+        return _some(layout.spans(SHARED), "the model has no shared parameters: expected some that several tasks reach")
+
+
+@dataclass(frozen=True)
+class Head:
+    """The parameters that only one task's gradient reaches."""
+
+    task: str
+
+    @property
+    def label(self) -> str:
+        return f"head of {self.task}"
+
+    def spans(self, layout: Layout) -> tuple[slice, ...]:
+        owners = {slot.owner for slot in layout.slots}
+        return _some(
+            layout.spans(self.task),
+            f"no parameter belongs to a head of {self.task!r}: expected one of {', '.join(sorted(owners))}",
+        )
+
+
+@dataclass(frozen=True, init=False)
+class Named:
+    """The tensors whose names match one of some glob patterns: `Named("trunk.0.*", "*.bias")`."""
+
+    patterns: tuple[str, ...]
+
+    def __init__(self, *patterns: str) -> None:
+        object.__setattr__(self, "patterns", tuple(patterns))
+
+    @property
+    def label(self) -> str:
+        return ", ".join(self.patterns)
+
+    def spans(self, layout: Layout) -> tuple[slice, ...]:
+        names = [slot.name for slot in layout.slots]
+        for pattern in self.patterns:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                raise _no_match(pattern, names)
+        return layout.merged(slot for slot in layout.slots if self._has(slot))
+
+    def _has(self, slot: Slot) -> bool:
+        return any(fnmatchcase(slot.name, pattern) for pattern in self.patterns)
+
+
+def parse(text: str) -> Subset:
+    """A subset from a word: `all`, `shared`, `head:TASK`, or patterns of parameter names with commas between them."""
+    if text in ("all", "shared"):
+        return Everything() if text == "all" else Shared()
+    if text.startswith("head:"):
+        return Head(text.removeprefix("head:"))
+    patterns = [part.strip() for part in text.split(",") if part.strip()]
+    if not patterns:
+        raise LandscapeError("expected all, shared, head:TASK or patterns of parameter names, got nothing")
+    return Named(*patterns)
+
+
+def _some(spans: Iterable[slice], otherwise: str) -> tuple[slice, ...]:
+    found = tuple(spans)
+    if not found:
+        raise LandscapeError(otherwise)
+    return found
+
+
+def _no_match(pattern: str, names: list[str]) -> LandscapeError:
+    """An asterisk stands for anything, so the nearest name is looked for without it."""
+    near = difflib.get_close_matches(pattern.replace("*", ""), names, n=1, cutoff=0.3)
+    nearest = f"; the nearest is {near[0]!r}" if near else ""
+    return LandscapeError(
+        f"no parameter matches {pattern!r}: expected a pattern of one of {_few(names)}{nearest}; patterns are globs, "
+        "as 'trunk.*'"
+    )
+
+
+def _few(names: list[str]) -> str:
+    return ", ".join(names) if len(names) <= 8 else f"{', '.join(names[:4])}, ... {names[-1]} ({len(names)} tensors)"
