@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 
+from analysis.examples import evaluation
+from analysis.points import Conditions
 from analysis.results import Array, Check, Plane, Surface
+from landscape.data import Batch
 from landscape.problem import Problem
 from landscape.randomness import generator
 from landscape.trajectory import Trajectory
@@ -25,16 +28,13 @@ def recorded_losses(problem: Problem, trajectories: Sequence[Trajectory]) -> Che
     )
 
 
-def plain_loop(problem: Problem, surface: Surface, points: int = 3, seed: int = 0) -> Check:
+def plain_loop(
+    problem: Problem, surface: Surface, points: int = 3, seed: int = 0, conditions: Conditions = Conditions()
+) -> Check:
     """Some points of a surface against a module whose weights are set and that is called in a plain loop."""
-    rng, worst = generator(seed, "plain loop"), 0.0
-    for _ in range(points):
-        j, i = int(rng.integers(len(surface.y))), int(rng.integers(len(surface.x)))
-        theta = surface.plane.origin + surface.x[i] * surface.plane.basis[0] + surface.y[j] * surface.plane.basis[1]
-        module = problem.module(
-            torch.tensor(theta, dtype=problem.dtype, device=problem.device), torch.tensor(surface.plane.buffers)
-        )
-        worst = max(worst, _apart(_set_and_run(problem, module), surface.loss[:, j, i]))
+    worst = 0.0
+    for j, i, each in _at_some_points(problem, surface, points, seed, conditions):
+        worst = max(worst, _apart(each.mean(1), surface.loss[:, j, i]))
     return Check(
         f"surface at {points} points, against a module with these weights in a plain loop",
         worst,
@@ -43,10 +43,43 @@ def plain_loop(problem: Problem, surface: Surface, points: int = 3, seed: int = 
     )
 
 
-def _set_and_run(problem: Problem, module: torch.nn.Module) -> Array:
+def recomposed_average(
+    problem: Problem, surface: Surface, points: int = 3, seed: int = 1, conditions: Conditions = Conditions()
+) -> Check:
+    """The average of the tasks' surfaces at some points, against the mean over examples of each example's average."""
+    worst = 0.0
+    for j, i, each in _at_some_points(problem, surface, points, seed, conditions):
+        worst = max(worst, _apart(each.mean(0).mean(), surface.loss[:, j, i].mean()))
+    return Check(
+        f"average of the task losses at {points} points, against the averaged loss evaluated directly",
+        worst,
+        1e-5,
+        "rounding of the model's precision",
+    )
+
+
+def _at_some_points(
+    problem: Problem, surface: Surface, points: int, seed: int, conditions: Conditions
+) -> Iterator[tuple[int, int, Array]]:
+    """Random measured points of a surface (y, x), with every example's losses [T, N] from a plain module."""
+    rng, device = generator(seed, "plain loop"), problem.device
+    done = np.argwhere(surface.done)
+    restate, refit = conditions.statistics.build(problem), conditions.heads.build(problem)
+    batch = (conditions.examples or evaluation(problem)).batch
+    for j, i in done[rng.choice(len(done), min(points, len(done)), replace=False)]:
+        theta = surface.plane.origin + surface.x[i] * surface.plane.basis[0] + surface.y[j] * surface.plane.basis[1]
+        there = torch.tensor(theta, dtype=problem.dtype, device=device)
+        buffers = torch.tensor(surface.plane.buffers, device=device)
+        buffers = buffers if restate is None else restate(there, buffers)
+        there = there if refit is None else refit(there, buffers)
+        yield int(j), int(i), _set_and_run(problem, problem.module(there, buffers), batch)
+
+
+def _set_and_run(problem: Problem, module: torch.nn.Module, batch: Batch) -> Array:
+    """Losses of every example [T, N] in float64."""
     module.eval()
     with torch.no_grad():
-        output = module(problem.evaluation.inputs)
+        output = module(batch.inputs)
     parts = (
         list(output.values())
         if isinstance(output, dict)
@@ -55,8 +88,8 @@ def _set_and_run(problem: Problem, module: torch.nn.Module) -> Array:
         else [output]
     )
     by_name = output if isinstance(output, dict) else dict(zip(problem.names, parts, strict=True))
-    rows = zip(problem.tasks, problem.evaluation.targets, strict=True)
-    return np.array([float(task.loss(by_name[task.name], target).detach().double().mean()) for task, target in rows])
+    rows = zip(problem.tasks, batch.targets, strict=True)
+    return np.stack([task.loss(by_name[task.name], target).detach().double().cpu().numpy() for task, target in rows])
 
 
 def point_and_shadow(plane: Plane, seed: int = 0) -> Check:

@@ -45,7 +45,7 @@ def random(place: Place, seed: int = 0, subset: Subset = Everything()) -> Plane:
 
 
 def random_line(place: Place, seed: int = 0, subset: Subset = Everything()) -> Line:
-    """A random line through a snapshot, filter-normalised as `random`; its seed draws the first of that plane's axes."""
+    """A random filter-normalised line through a snapshot: the first of the axes that `random` draws with this seed."""
     recipe = f"random filter-normalised line through {place.words}"
     directions = _random(place, 1, seed, subset)
     return build(Line, Frame.at(place, subset), directions, recipe, axes=("random direction",), seed=seed)
@@ -152,8 +152,8 @@ def _orthonormal(vectors: Array, what: str) -> Array:
     cosine = float(first @ second)
     if abs(cosine) > 1 - 1e-10:
         raise LandscapeError(
-            f"the two directions of the plane of {what} lie on one line: expected two that span a plane, got the cosine "
-            f"{cosine:.12g}; choose others"
+            f"the two directions of the plane of {what} lie on one line: expected two that span a plane, got the "
+            f"cosine {cosine:.12g}; choose others"
         )
     rest = second - cosine * first
     return np.stack([first, rest / np.linalg.norm(rest)])

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from analysis.gram import centred_gram, squared_distances
-from analysis.subspaces import run_of
 from analysis.results import DistanceMatrix, Exploration, Training
+from analysis.subspaces import run_of
 from landscape.errors import LandscapeError
 from landscape.trajectory import Rows, Trajectory
 

@@ -46,6 +46,8 @@ def plan(settings: Settings, problem: Problem, workers: int) -> list[Stage]:
     snapshots = -(-chosen.steps // chosen.every) + 1
     train = sum(step) * chosen.steps + count * snapshots * evaluation
     planes = 1 if len(settings.seeds) == 1 else 2
+    runs_on_planes = count * (len(settings.seeds) + planes - 1)
+    feet = 2 * snapshots * runs_on_planes
     points = planes * settings.surface.nx * settings.surface.ny
     at = len(set(settings.hessian.at)) or min(snapshots, settings.hessian.snapshots)
     pairs = count * at * (len(problem.tasks) + 1) * settings.hessian.top
@@ -58,6 +60,7 @@ def plan(settings: Settings, problem: Problem, workers: int) -> list[Stage]:
             _shared(train * len(settings.seeds), count * len(settings.seeds), workers),
         ),
         Stage("surface", points, "points", points * evaluation),
+        Stage("true losses beside the plane's", feet // 2, "snapshots", feet * evaluation),
         Stage("Hessian eigenvalues", pairs, "pairs", _shared(pairs * PRODUCTS_A_PAIR * product, count, workers)),
     ]
 

@@ -82,7 +82,7 @@ class AsThePlanes:
 class RefittedHeads:
     """Heads fitted again at each point: phi_t <- argmin L_t(theta, phi_t) on frozen training examples.
 
-    By L-BFGS with a strong Wolfe line search, from the point's own heads; the shared parameters and the statistics stay.
+    By L-BFGS with a strong Wolfe line search, from the point's own heads; shared parameters and statistics stay.
     `iterations` bounds it, so a fit may stop short of its minimum: then the surface is an upper bound of the one of
     the best heads, on the examples it was fitted on. Losses are measured on the surface's examples, not on these.
 
@@ -134,7 +134,7 @@ def _fitted(
         return total
 
     before = closure()
-    optimiser.step(closure)
+    optimiser.step(closure)  # type: ignore[no-untyped-call]
     after = closure()
     if not bool(torch.isfinite(after)) or bool(after > before):
         return theta

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
@@ -49,7 +51,7 @@ class Reestimated:
     """Estimated again at each point from training examples, as `torch.optim.swa_utils.update_bn` does.
 
     Running mean and variance are the plain means over mini-batches of each mini-batch's mean and (unbiased) variance,
-    layer by layer in one pass. Only the normalisation layers are in training mode; dropout stays off.
+    layer by layer in one pass. Mini-batches differ by at most one example, and have at most `batch_size`. Only the normalisation layers are in training mode; dropout stays off.
 
     Cost a point: one forward pass of `examples` training examples.
     """
@@ -59,7 +61,7 @@ class Reestimated:
     seed: int = 0
 
     def words(self, problem: Problem) -> str:
-        return f"estimated again at each point, from {self.examples} training examples in mini-batches of {self.batch_size}"
+        return f"estimated again at each point, from {self.examples} training examples, {self.batch_size} at a time at most"
 
     def build(self, problem: Problem) -> Restate | None:
         if self.batch_size < 2:
@@ -74,7 +76,9 @@ class Reestimated:
         for layer in layers.values():
             layer.train()
             layer.momentum = None
-        pieces = list(training(problem, self.examples, self.seed).batch.pieces(self.batch_size))
+        batch = training(problem, self.examples, self.seed).batch
+        ends = np.linspace(0, len(batch), -(-len(batch) // self.batch_size) + 1).astype(int)
+        pieces = [batch[first:last] for first, last in itertools.pairwise(ends)]
 
         def restate(theta: Tensor, buffers: Tensor) -> Tensor:
             state = {**unflatten(problem.layout, theta), **problem.buffers(buffers)}

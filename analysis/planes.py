@@ -14,7 +14,7 @@ from analysis.results import Array, Plane, Shadow
 from analysis.subsets import Everything, Subset
 from analysis.subspaces import Beside, Frame, Place, beside, build, require_layout, require_one_layout, run_of
 from landscape.errors import LandscapeError
-from landscape.trajectory import Layout, Trajectory
+from landscape.trajectory import Trajectory
 
 
 class Centre(Protocol):
@@ -139,8 +139,8 @@ def _variance_of_rounding(trajectories: Sequence[Trajectory], values: Array, cen
 def shadow(trajectory: Trajectory, plane: Plane) -> Shadow:
     """A trajectory's least-squares coordinates in a plane, and how far off the plane each snapshot lies.
 
-    [x, y] = gram^-1 basis_S (theta - origin)_S; off_plane = ||theta - origin - x basis[0] - y basis[1]|| over the plane's
-    subset S, from the residual itself, in float64. Cost: one pass over the file, in blocks of bounded memory.
+    [x, y] = gram^-1 basis_S (theta - origin)_S; off_plane = ||theta - origin - x basis[0] - y basis[1]|| over the
+    plane's subset S, from the residual itself, in float64. Cost: one pass over the file, in blocks of bounded memory.
 
     Raises:
         LandscapeError: a plane of another model, or one whose two directions lie on one line.
@@ -163,7 +163,7 @@ def shadow(trajectory: Trajectory, plane: Plane) -> Shadow:
 def through(
     first: Place, second: Place, third: Place, subset: Subset = Everything(), heads: PlaneHeads = CentreHeads()
 ) -> Plane:
-    """The plane through three snapshots, in true distances: for instance a common start and the ends of two strategies.
+    """The plane through three snapshots in true distances, for instance a common start and the ends of two strategies.
 
     The origin is the first, x runs towards the second, y at a right angle to it towards the third; both axes have unit
     length on the subset. Cost: three rows read.

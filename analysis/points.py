@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.engines import Engine, Sequential
+from analysis.engines import BackingOff, Engine, Sequential
 from analysis.examples import Examples, evaluation
 from analysis.heads import AsThePlanes, MeasuredHeads
 from analysis.normalisation import Frozen, Statistics
 from analysis.results import Array, Subspace
 from analysis.subspaces import require_layout
+from landscape.data import Batch
 from landscape.problem import Problem
 
 BLOCK = 1 << 16
@@ -80,22 +81,28 @@ class Meter:
     def __init__(self, problem: Problem, space: Subspace, conditions: Conditions) -> None:
         require_layout(space, problem.layout)
         engine = conditions.engine or Sequential(problem.micro_batch)
-        self._problem, self._engine = problem, engine
+        self._problem = problem
         self._examples = conditions.examples or evaluation(problem)
         self._origin, self._basis, self._state = (
             torch.tensor(v, dtype=torch.float64, device=problem.device)
             for v in (space.origin, space.basis, space.buffers)
         )
         self._restate, self._refit = conditions.statistics.build(problem), conditions.heads.build(problem)
-        self._runner = engine.build(problem)
+        self._runner = BackingOff(engine, problem)
+        self._pieces: list[Batch] = []
         self._centre: Tensor | None = None
         tasks, metrics = len(problem.tasks), len(problem.metric_names)
         self._rows = np.cumsum([tasks, tasks + 1, tasks + 1, metrics, metrics])
 
     @property
+    def engine(self) -> Engine:
+        """What points are evaluated with now: the one asked for, or a smaller one since memory ran out."""
+        return self._runner.engine
+
+    @property
     def together(self) -> int:
         """Points in one launch; the same points have to be given together for the same bytes."""
-        return self._engine.together
+        return self.engine.together
 
     def nothing(self, count: int) -> Measured:
         """So many points of which nothing is known: NaN everywhere."""
@@ -103,14 +110,32 @@ class Meter:
 
     def measure(self, coordinates: Array) -> Measured:
         """Points by their coordinates [n, k], `together` at a time in their order."""
-        there = torch.from_numpy(np.asarray(coordinates, np.float64)).to(self._problem.device)
-        return self._gathered(self._theta(group) for group in there.split(self.together))
+        there = torch.tensor(coordinates, dtype=torch.float64, device=self._problem.device)
+        return self._gathered(self._theta(group) for group in torch.split(there, self.together))
 
     def at(self, thetas: Iterable[Array]) -> Measured:
         """Points by their parameters [P], with the plane's buffers."""
         return self._gathered(
             torch.tensor(theta, dtype=self._problem.dtype, device=self._problem.device)[None] for theta in thetas
         )
+
+    def each_below(self, coordinates: Array) -> Tensor:
+        """Losses of every example [K, T, N] at coordinates [K, k], at most `together` of them; on the device."""
+        there = torch.tensor(coordinates, dtype=torch.float64, device=self._problem.device)
+        return self._each_loss(*self._prepared(self._theta(there)))
+
+    def each_at(self, thetas: Array, buffers: Array) -> Tensor:
+        """Losses of every example [K, T, N] at parameters [K, P] with buffers [K, Q] as they are, at most `together`
+        of them; on the device.
+        """
+        device = self._problem.device
+        return self._each_loss(
+            torch.tensor(thetas, dtype=self._problem.dtype, device=device),
+            torch.tensor(buffers, dtype=torch.float64, device=device),
+        )
+
+    def _each_loss(self, thetas: Tensor, states: Tensor) -> Tensor:
+        return torch.cat(list(self._each(thetas, states)), 2)[:, : len(self._problem.tasks)]
 
     def _gathered(self, groups: Iterable[Tensor]) -> Measured:
         if self._centre is None:
@@ -138,7 +163,9 @@ class Meter:
     def _each(self, thetas: Tensor, states: Tensor) -> Iterator[Tensor]:
         """Losses and metrics of every example, [K, T + M, B], micro-batch by micro-batch."""
         rows = self._runner(thetas, states)
-        for piece in self._examples.batch.pieces(self._engine.micro_batch):
+        if not self._pieces or len(self._pieces[0]) > self.engine.micro_batch:
+            self._pieces = list(self._examples.batch.pieces(self.engine.micro_batch))
+        for piece in self._pieces:
             yield rows(piece)
 
     def _summed(self, thetas: Tensor, states: Tensor) -> Tensor:

@@ -205,7 +205,8 @@ class Shadow(Record):
 class Feet(Record):
     """The true loss of a run's snapshots beside the plane's loss at their feet, the nearest points of the plane.
 
-    gap = true - foot; its standard error is paired over examples. It is the effect of being off the plane.
+    gap = true - foot; its standard error is paired over examples. It is the effect of being off the plane. True is
+    with the snapshot's own heads and buffers, the foot with what a surface of the plane has there.
     """
 
     run: Run
@@ -214,7 +215,18 @@ class Feet(Record):
     true: Array = _array("snapshot", "task", units="loss")
     foot: Array = _array("snapshot", "task", units="loss")
     gap_stderr: Array = _array("snapshot", "task", units="loss")
+    average_gap_stderr: Array = _array("snapshot", units="loss")
+    """Of the average over tasks of each example's gaps."""
     off_plane: Array = _array("snapshot", units="parameter")
+    subset: str
+    """The parameters that the plane is about, see `Subspace`; what is outside makes a gap but no distance."""
+    examples: int
+    split: str
+    """Which examples: `evaluation` or `training`."""
+    batch_norm: str
+    """What was done with normalisation statistics at the feet, see `Values`."""
+    heads: str
+    """What was done with the heads at the feet, see `Values`."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -222,22 +234,42 @@ class Faithfulness(Record):
     """How much of some runs a plane shows, beside what it would show of random walks with the same steps.
 
     Runs are rows, the last one all of them together. Variance is about the plane's origin, runs weighted equally;
-    distance is path length, sum_s ||projected step|| / sum_s ||step||, over the stored snapshots.
+    distance is path length, sum_s ||projected step|| / sum_s ||step||, over the stored snapshots. The walks have the
+    runs' starts and step lengths, and are seen in their own best plane: mean and standard deviation over draws.
     """
 
     runs: tuple[str, ...] = _names("run")
+    axes: tuple[str, ...] = _names("axis")
+    """The orthonormal axes that variance is counted along: where the plane's are oblique, the second one is made
+    orthogonal to the first.
+    """
     variance: Array = _array("run", "axis")
     """Share of the variance along each axis."""
-    null_variance: Array = _array("axis")
-    """The same share of the best plane of random walks with the same starts and step lengths, all runs together."""
-    null_spread: Array = _array("axis")
-    """Its standard deviation over draws."""
+    walk_variance: Array = _array("run", "axis")
+    walk_variance_spread: Array = _array("run", "axis")
     distance: Array = _array("run")
-    """Share of the distance travelled that the plane shows."""
-    null_distance: float
+    """Share of the distance travelled that the plane shows; NaN for a run that does not move."""
+    walk_distance: Array = _array("run")
+    walk_distance_spread: Array = _array("run")
     dimension: int
-    """Parameters that the walks move in."""
+    """Parameters that the walks move in, those of the plane's subset."""
     draws: int
+    seed: int
+
+    @property
+    def null_variance(self) -> Array:
+        """What the walks show of their variance, all runs together, [axis]."""
+        return np.asarray(self.walk_variance[-1])
+
+    @property
+    def null_spread(self) -> Array:
+        """The standard deviation of `null_variance` over draws, [axis]."""
+        return np.asarray(self.walk_variance_spread[-1])
+
+    @property
+    def null_distance(self) -> float:
+        """What the walks show of their distance, all runs together."""
+        return float(self.walk_distance[-1])
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -245,9 +277,11 @@ class PlaneStability(Record):
     """How a principal plane turns when snapshots or runs are left out: principal angles to the plane of all."""
 
     left_out: tuple[str, ...] = _names("case")
-    """What each case lacks, a run or a share of the snapshots."""
+    """What each case lacks: a run, by its name, or a share of the snapshots of every run."""
     angles: Array = _array("case", "angle", units="degree")
-    """The smaller and the larger principal angle; 90 where the two planes share no direction."""
+    """The smaller and the larger principal angle; 90 where the two planes share no direction, NaN where what is left
+    spans no plane.
+    """
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -353,30 +387,48 @@ class Interpolation(Record):
     """A surface from fewer points than its grid has, with an error from measured points that the fit did not use.
 
     `surface` holds what was measured, and nothing else; `loss` is the fit, equal to it at the points used. `error` is
-    the largest |fit - measured| at the points held out, a random sample of the grid: with the stated confidence, at
-    least the share `coverage` of all grid points have an error of at most that.
+    the largest |fit - measured| at the points held out, a random sample: with the stated confidence, at least the share
+    `coverage` of all points not used have an error of at most that. It holds for each task and the average by itself,
+    and for all of them together for the largest `error_share`.
     """
 
     tasks: tuple[str, ...] = _names("task")
     x: Array = _array("x")
     y: Array = _array("y")
     loss: Array = _array("task", "y", "x", units="loss")
-    """NaN where the nearest measured points are not finite."""
+    """NaN where the nearest measured point used, or one of several, has no finite loss."""
     held_out: Array = _array("y", "x")
-    """Points that were measured and kept from the fit."""
+    """Points kept from the fit; measured when the rounds have come within the tolerance or to their end."""
     used: Array = _array("y", "x")
     error: Array = _array("task", units="loss")
+    """NaN before the points held out are measured, or where none has a finite loss."""
     error_share: Array = _array("task")
-    """Largest error at the points held out as a share of the range, of the loss or of its logarithm, whichever is
-    larger.
+    """Largest error at the points held out as a share of the range, of the loss or of its logarithm (where positive
+    losses span a factor of 20 or more), whichever is larger. The range is that of the points used.
     """
+    average_error: float
+    average_error_share: float
+    """The same of the average over tasks of the fits."""
     logarithmic: Array = _array("task")
     """Whether the task's loss was fitted in its logarithm."""
     tolerance: float
+    budget: float
+    """At most this share of the grid's points was to be measured."""
+    seed: int
+    """It drew the points held out."""
     coverage: float
     confidence: float
+    exceptions: int
+    """Points held out where a fit is missing and the loss is finite, or the reverse: not in `error`, but counted as
+    errors in the confidence. Where a border of finite losses is measured point by point, held-out points on it are not
+    counted: they stand for no other.
+    """
+    checks: int
+    """How often the points held out were looked at to decide whether to go on; each look lowers the confidence."""
     reached: bool
-    """Whether every `error_share` is within the tolerance."""
+    """Whether every `error_share`, and the average's, is within the tolerance."""
+    finished: bool
+    """Whether the tolerance is reached or the budget spent; else there are rounds to come."""
     surface: Surface
 
 
@@ -384,20 +436,25 @@ class Interpolation(Record):
 class ConflictMap(Record):
     """How the task gradients on the shared parameters agree, over the grid of a surface.
 
-    Pairs are task pairs (i, j), i < j: cosine = g_i'g_j / (||g_i|| ||g_j||), ratio = ||g_i|| / ||g_j||. gap = min over
-    convex weights a of ||sum_t a_t g_t||, zero where the point is Pareto stationary; `noise` is the standard error of
-    each gradient as a vector, sqrt(trace of its covariance), below which a norm or a gap is not told from zero.
+    Pairs are task pairs (i, j), i < j: cosine = g_i'g_j / (||g_i|| ||g_j||), NaN where one of them is zero; ratio =
+    ||g_i|| / ||g_j||. gap = min over convex weights a of ||sum_t a_t g_t||, zero where the point is Pareto stationary.
+    The standard error of a gradient is that of a vector, sqrt(trace of its covariance): a norm or a gap below it is
+    not told from zero. Where a task's loss or gradient is not finite, all that its gradient enters is NaN.
     """
 
     tasks: tuple[str, ...] = _names("task")
     pairs: tuple[str, ...] = _names("pair")
+    """`i and j`, in the order (1, 2), (1, 3), ..., (2, 3), ..."""
     x: Array = _array("x")
     y: Array = _array("y")
     cosine: Array = _array("pair", "y", "x")
     ratio: Array = _array("pair", "y", "x")
     norm: Array = _array("task", "y", "x", units="loss / parameter")
     noise: Array = _array("task", "y", "x", units="loss / parameter")
+    """Standard error of each task's gradient, from its spread over `pieces`; NaN for a single example."""
     gap: Array = _array("y", "x", units="loss / parameter")
+    gap_noise: Array = _array("y", "x", units="loss / parameter")
+    """Standard error of the gradient sum_t a_t g_t with the gap's weights, which the tasks' errors enter together."""
     weights: Array = _array("task", "y", "x")
     """The convex weights of the gap."""
     loss: Array = _array("task", "y", "x", units="loss")
@@ -407,6 +464,11 @@ class ConflictMap(Record):
     plane: Plane
     examples: int
     data: str
+    """Content hash of the examples."""
+    pieces: int
+    """Into how many pieces, drawn at random, the examples are cut for the standard errors."""
+    seed: int
+    """It draws the pieces."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -414,33 +476,38 @@ class SurfaceShape(Record):
     """The shape of every task's surface, and of their average, at the scale of its grid.
 
     Minima are those of the merge tree: a minimum's depth is its persistence, the rise of the loss at which its basin
-    joins that of a deeper one (for the deepest, up to the largest loss of the grid).
+    joins that of a deeper one (for one that never does, up to the largest loss of the grid).
     """
 
     views: tuple[str, ...] = _names("view")
     """Task names, then `average` where there are several tasks."""
     minima: Array = _array("view")
-    """How many minima are deeper than their noise."""
+    """How many minima are deeper than twice their noise; all where it is unknown."""
     convexity: Array = _array("view")
     """Share of the inner grid points at which the 2x2 Hessian is positive definite."""
     roughness: Array = _array("view")
     """Root mean square of the loss minus the mean of its four neighbours, as a share of the range."""
     width: Array = _array("view", "direction", units="parameter")
     """Distance from the deepest minimum to where the loss has risen by `rise`, to the left, right, below and above;
-    NaN where the grid ends before.
+    NaN where the grid, or what is known of it, ends before.
     """
     area: Array = _array("view", units="parameter^2")
-    """Area of the basin around the deepest minimum below that rise; NaN where it reaches the grid's edge."""
+    """Area of the basin around the deepest minimum below that rise; NaN where it reaches the edge of what is known."""
     rise: Array = _array("view", units="loss")
     of: Array = _array("minimum")
     """The view that each minimum belongs to, a number; deepest first in each view."""
     at: Array = _array("minimum", "axis")
+    """Plane coordinates (x, y)."""
     value: Array = _array("minimum", units="loss")
     depth: Array = _array("minimum", units="loss")
     noise: Array = _array("minimum", units="loss")
-    """Paired standard error of the loss at the minimum against the point where its basin joins; NaN where unknown."""
+    """At most so large is the standard error of the loss at the point where the basin joins, minus the minimum's; NaN
+    where unknown.
+    """
+    edge: Array = _array("minimum")
+    """Whether it lies at the edge of what is known, beyond which the loss may fall further."""
     scale: Array = _array("axis", units="parameter")
-    """Length of a grid step along each axis."""
+    """Length of a grid step along each axis, the median where steps differ."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -76,27 +76,67 @@ class Search(_Section):
     seed: int = Field(1000, ge=0, description="one that the study does not use")
 
 
+PLANES = ("principal", "random", "through", "eigenvectors", "gradients", "local", "given")
+LINES = ("line", "random-line")
+_DRAWN = ("random", "random-line")
+_WORDS = {
+    "plane": (*PLANES, *LINES),
+    "heads": ("centre", "interpolated", "refitted"),
+    "data": ("evaluation", "training"),
+    "batch_norm": ("frozen", "reestimated"),
+}
+
+
 class SurfaceSettings(_Section):
-    """A plane and the grid on it: the principal plane of all runs, or a random one through the first run's end."""
+    """A plane or a line, the grid on it, and what is measured there under which conditions; see `analysis.recipes`."""
 
     plane: str = "principal"
     label: str = Field("", description="name in the results file; default: the plane's")
+    subset: str = Field("all", description="parameters: all, shared, head:TASK, or patterns of their names")
+    heads: str = Field("centre", description="of a plane of some parameters: centre, interpolated, refitted")
+    centre: str = Field("", description="RUN@STEP, RUN@first, RUN@last; principal: also mean, which is its default")
+    through: list[str] = Field([], description="through: three places as RUN@STEP; line: two")
+    tasks: list[str] = Field([], description="eigenvectors: one or two tasks or `average`; gradients: two tasks")
+    vectors: str = Field("", description="given: a file with an array [2, P], as numpy.save writes it")
     nx: int = Field(25, ge=3)
     ny: int = Field(25, ge=3)
-    margin: float = Field(0.15, ge=0, description="principal: room around the trajectories, a share of their extent")
-    reach: float = Field(1.0, gt=0, description="random: how far to go, in units of the filter-normalised directions")
-    seed: int = Field(0, ge=0, description="random: draws the directions")
+    margin: float = Field(0.15, ge=0, description="room around what the grid is laid around, a share of its extent")
+    reach: float = Field(0.0, ge=0, description="from -reach to reach along each axis; 0: found by itself")
+    rise: float = Field(0.0, ge=0, description="as far as the averaged loss rises by this multiple of the centre's")
+    seed: int = Field(0, ge=0, description="draws directions, examples and points held out")
+    draws: int = Field(1, ge=1, description="random planes and lines: how many, for an ensemble")
+    data: list[str] = Field(["evaluation"], min_length=1, description="evaluation, training, or both")
+    batch_norm: list[str] = Field(["frozen"], min_length=1, description="frozen, reestimated, or both")
+    examples: int = Field(1024, ge=1, description="training examples, for data, statistics and heads that need some")
+    adaptive: float = Field(0.0, ge=0, lt=1, description="tolerance as a share of the range; 0: every point measured")
+    budget: float = Field(0.2, gt=0, le=1, description="adaptive: largest share of the points that is measured")
+    conflict: bool = Field(False, description="also map how the task gradients agree")
+    engine: str = Field("auto", description="auto (timed once a machine), problem, sequential:64, together:8x64")
+    compiled: bool = False
+    bfloat16: bool = False
+    max_memory: str = Field("2GiB", description="beyond model and data")
 
     @model_validator(mode="after")
-    def _known_plane(self) -> SurfaceSettings:
-        if self.plane not in ("principal", "random"):
-            raise unknown("plane", self.plane, ["principal", "random"])
+    def _known_words(self) -> SurfaceSettings:
+        for name, valid in _WORDS.items():
+            given = getattr(self, name)
+            for word in [given] if isinstance(given, str) else given:
+                if word not in valid:
+                    raise unknown(name.replace("_", " "), word, valid)
+        if self.draws > 1 and self.plane not in _DRAWN:
+            raise ValueError(f"expected several draws of a random plane or line, got the plane {self.plane!r}")
+        if self.plane in LINES and (self.adaptive or self.conflict):
+            raise ValueError("expected a plane for an adaptive surface or a conflict map, got a line")
+        if self.adaptive and self.draws > 1:
+            raise ValueError("expected an adaptive surface of one plane, got several draws")
+        if self.heads != "centre" and self.subset == "all":
+            raise ValueError(f"expected a subset of the parameters for {self.heads} heads, as shared, got all")
         return self
 
     @property
     def title(self) -> str:
         """The plane's name in a results file."""
-        return safe_name(self.label or (self.plane if self.plane == "principal" else f"random-{self.seed}"))
+        return safe_name(self.label or (f"{self.plane}-{self.seed}" if self.plane in _DRAWN else self.plane))
 
 
 class HessianSettings(_Section):

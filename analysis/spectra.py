@@ -11,8 +11,8 @@ from torch import Tensor
 
 from analysis.lanczos import Tridiagonal, lanczos
 from analysis.operators import SymmetricOperator, hessians
-from analysis.subspaces import run_of
 from analysis.results import AVERAGE, Array, Eigenpairs, EigenvalueHistory
+from analysis.subspaces import run_of
 from landscape.errors import LandscapeError
 from landscape.problem import Problem
 from landscape.randomness import generator

@@ -13,7 +13,8 @@ from analysis.archive import Provenance as Made
 from analysis.pool import run_all
 from analysis.results import RateSearch
 from analysis.settings import Settings, StrategySettings
-from analysis.workbench import Progress, Results, Workbench
+from analysis.desk import Progress, Results
+from analysis.workbench import Workbench
 from landscape import store
 from landscape.errors import LandscapeError
 from landscape.problem import Problem

@@ -46,7 +46,8 @@ class Grid:
     def between(cls, low: Sequence[float] | Array, high: Sequence[float] | Array, nx: int, ny: int | None) -> Grid:
         """From low or below to high or above, [x, y] each."""
         ny = nx if ny is None else ny
-        return cls(*(_axis(float(a), float(b), n) for a, b, n in zip(low, high, (nx, ny), strict=True)))
+        x, y = (_axis(float(a), float(b), n) for a, b, n in zip(low, high, (nx, ny), strict=True))
+        return cls(x, y)
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -90,7 +91,8 @@ def measure(
     problem: Problem, plane: Plane, grid: Grid, conditions: Conditions = Conditions(), before: Surface | None = None
 ) -> Surface:
     """The surface of every task; see `measuring`, of which this is the last word."""
-    return _last(measuring(problem, plane, grid, conditions, before))
+    *_, surface = measuring(problem, plane, grid, conditions, before)
+    return surface
 
 
 def measuring(
@@ -112,13 +114,13 @@ def measuring(
         LandscapeError: a plane of another model, or a surface of another plane, grid, data or conditions to go on with.
     """
 
-    def record(found: Measured, done: Array) -> Surface:
-        return Surface(
-            x=np.array(grid.x), y=np.array(grid.y), plane=plane, **_fields(problem, conditions, found, done, grid.shape)
-        )
+    meter, x, y = Meter(problem, plane, conditions), np.array(grid.x), np.array(grid.y)
 
-    whole = _Whole(grid.points, grid.shape, len(grid.x))
-    yield from _measuring(whole, Meter(problem, plane, conditions), record, before)
+    def record(found: Measured, done: Array) -> Surface:
+        fields = _fields(problem, conditions, found, done, grid.shape)
+        return Surface(x=x, y=y, plane=plane, **{**fields, "engine": repr(meter.engine)})
+
+    yield from _measuring(_Whole(grid.points, grid.shape, len(grid.x)), meter, record, before)
 
 
 def profile(problem: Problem, line: Line, x: Sequence[float], conditions: Conditions = Conditions()) -> Profile:
@@ -126,7 +128,8 @@ def profile(problem: Problem, line: Line, x: Sequence[float], conditions: Condit
 
     Cost: one forward pass of the examples a point, and one for the centre.
     """
-    return _last(profiling(problem, line, x, conditions))
+    *_, found = profiling(problem, line, x, conditions)
+    return found
 
 
 def profiling(
@@ -137,13 +140,13 @@ def profiling(
     before: Profile | None = None,
 ) -> Iterator[Profile]:
     """As `measuring`, along a line, a few points at a time."""
-    points = np.asarray(x, np.float64)
+    meter, points = Meter(problem, line, conditions), np.asarray(x, np.float64)
 
     def record(found: Measured, done: Array) -> Profile:
-        return Profile(x=points, line=line, **_fields(problem, conditions, found, done, points.shape))
+        fields = _fields(problem, conditions, found, done, points.shape)
+        return Profile(x=points, line=line, **{**fields, "engine": repr(meter.engine)})
 
-    whole = _Whole(points[:, None], points.shape, STRETCH)
-    yield from _measuring(whole, Meter(problem, line, conditions), record, before)
+    yield from _measuring(_Whole(points[:, None], points.shape, STRETCH), meter, record, before)
 
 
 STRETCH = 16
@@ -174,11 +177,6 @@ def _measuring(whole: _Whole, meter: Meter, record: Callable[[Measured, Array], 
         yield record(found.copy(), done.copy())
     if not todo:
         yield record(found, done)
-
-
-def _last(steps: Iterator[Any]) -> Any:
-    *_, last = steps
-    return last
 
 
 def _fields(
@@ -224,3 +222,4 @@ def _taken_over(before: Any, fresh: Any) -> tuple[Measured, Array]:
 
 ERRORS = ("stderr", "difference_stderr")
 """Known of every task and, under `average_...`, of their average."""
+ERROR_FIELDS = (*ERRORS, *(f"average_{name}" for name in ERRORS), "score_stderr")

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.metadata
-import json
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,8 +11,24 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
+from cli import surface
 from cli.console import Stages, duration, emit, say, show
 from cli.errors import FULL, Interrupted, Unread
+from cli.options import (
+    Device,
+    Jobs,
+    Json,
+    Out,
+    Own,
+    Quiet,
+    Runs,
+    Set,
+    Threads,
+    problem_settings,
+    validated,
+    workbench,
+    workers_for,
+)
 
 
 class _Commands(typer.core.TyperGroup):
@@ -58,25 +72,6 @@ def _options(
     pass
 
 
-Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
-Json = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
-Threads = Annotated[int, typer.Option(min=1, help="Threads of torch in this process; more pay for large models.")]
-Jobs = Annotated[int, typer.Option(min=0, help="Processes side by side; 0: one a core.")]
-Runs = Annotated[list[Path], typer.Argument(help="Trajectory files.", metavar="RUN...")]
-Own = Annotated[
-    str,
-    typer.Option(
-        "--problem",
-        help="Your own problem, FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION; built-in ones are known from the runs.",
-    ),
-]
-Set = Annotated[
-    list[str], typer.Option("--set", help="A setting of the problem, KEY=VALUE; may be repeated.", metavar="KEY=VALUE")
-]
-
-
 @app.command(
     epilog="Example: [bold]landscape study --out study[/bold], again to go on after an interruption; "
     "[bold]landscape study my.toml --out mine --jobs 4[/bold]",
@@ -117,14 +112,14 @@ def study(
         settings,
         out,
         problem=problem,
-        problem_settings=_settings(setting),
+        problem_settings=problem_settings(setting),
         strategies=strategy,
         seeds=seed,
         steps=steps,
         device=device,
     )
     torch.set_num_threads(1)
-    workers = _workers(jobs, chosen.device)
+    workers = workers_for(jobs, chosen.device)
     shown = Stages(quiet)
     work = studies.Study(chosen, out, shown, workers)
     if plan:
@@ -198,7 +193,7 @@ def train(
         "redraw": redraw,
     }
     chosen = named(strategy, Optimiser(optimiser, lr=rate), {key: value for key, value in words.items() if value})
-    made = problem_of(ProblemName(name=problem, settings=_settings(setting), device=device))
+    made = problem_of(ProblemName(name=problem, settings=problem_settings(setting), device=device))
     shown, last = Stages(quiet), 0
 
     def progress(step: int) -> None:
@@ -224,43 +219,7 @@ def train(
         typer.echo(out)
 
 
-@app.command(epilog="Example: [bold]landscape surface study/runs/*.h5 --out results.h5 --nx 41[/bold]")
-def surface(
-    runs: Runs,
-    out: Out = Path("results.h5"),
-    problem: Own = "",
-    setting: Set = [],  # noqa: B006
-    plane: Annotated[
-        str, typer.Option(help="principal (of all runs) or random (filter-normalised, through the first run's end).")
-    ] = "principal",
-    nx: Annotated[int, typer.Option(min=3, help="Grid points along x.")] = 25,
-    ny: Annotated[int, typer.Option(min=3, help="Grid points along y.")] = 25,
-    margin: Annotated[float, typer.Option(min=0, help="principal: room around the trajectories.")] = 0.15,
-    reach: Annotated[float, typer.Option(help="random: how far to go.")] = 1.0,
-    seed: Annotated[int, typer.Option(min=0, help="random: draws the directions.")] = 0,
-    device: Device = "cpu",
-    threads: Threads = 1,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> None:
-    """Measure the loss of every task over a plane, with the runs' shadows on it. An unfinished surface is continued."""
-    from analysis.settings import SurfaceSettings
-
-    chosen = _validated(SurfaceSettings, plane=plane, nx=nx, ny=ny, margin=margin, reach=reach, seed=seed)
-    with _bench(runs, out, problem, setting, device, threads, 1, quiet) as bench:
-        found = bench.surface(chosen)
-    if as_json:
-        emit(
-            {
-                "results": out,
-                "group": f"surface/{chosen.title}",
-                "tasks": found.tasks,
-                "least": found.loss.min((1, 2)),
-                "largest": found.loss.max((1, 2)),
-            }
-        )
-    else:
-        typer.echo(out)
+app.command(epilog=surface.EXAMPLES)(surface.surface)
 
 
 @app.command(
@@ -287,8 +246,8 @@ def hessian(
     from analysis.settings import HessianSettings
     from cli.study import snapshots_at
 
-    chosen = _validated(HessianSettings, top=top, tolerance=tolerance, products=products, **snapshots_at(at))
-    with _bench(runs, out, problem, setting, device, threads, _workers(jobs, device), quiet) as bench:
+    chosen = validated(HessianSettings, top=top, tolerance=tolerance, products=products, **snapshots_at(at))
+    with workbench(runs, out, problem, setting, device, threads, workers_for(jobs, device), quiet) as bench:
         found = bench.eigenvalues(chosen)
     if as_json:
         emit(
@@ -335,7 +294,7 @@ def explore(
     """How far every run moved the shared parameters, and whether strategies differ at equal budgets."""
     from cli.study import require_label
 
-    with _bench(runs, out, problem, setting, device, 1, 1, quiet) as bench:
+    with workbench(runs, out, problem, setting, device, 1, 1, quiet) as bench:
         require_label(baseline, bench.labels)
         explored, compared = bench.explore(baseline)
     if as_json:
@@ -431,20 +390,6 @@ def _plan(stages: list[Any], workers: int, as_json: bool) -> None:
     show(f"About {total} in {processes}, and the drawing", ["stage", "work", "time"], rows)
 
 
-def _bench(
-    runs: list[Path], out: Path, problem: str, setting: list[str], device: str, threads: int, workers: int, quiet: bool
-) -> Any:
-    from cli.study import bench
-
-    return bench(runs, out, problem, _settings(setting), device, threads, workers, Stages(quiet))
-
-
-def _validated(kind: Any, **values: Any) -> Any:
-    from analysis.settings import section
-
-    return section(kind, values)
-
-
 def _reduction(text: str) -> Any:
     if "," not in text:
         return text
@@ -452,23 +397,6 @@ def _reduction(text: str) -> Any:
         return [float(weight) for weight in text.split(",")]
     except ValueError as error:
         raise ValueError(f"expected --reduction as sum, mean or weights such as 1,0.5,2, got {text!r}") from error
-
-
-def _settings(given: list[str]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for text in given:
-        key, equals, value = text.partition("=")
-        if not equals:
-            raise ValueError(f"expected --set as KEY=VALUE, got {text!r}: put an equals sign between name and value")
-        try:
-            found[key.strip()] = json.loads(value)
-        except json.JSONDecodeError:
-            found[key.strip()] = value
-    return found
-
-
-def _workers(jobs: int, device: str) -> int:
-    return jobs or (1 if device.startswith("cuda") else os.cpu_count() or 1)
 
 
 def _results(path: Path) -> Path:

@@ -64,6 +64,11 @@ class Stages:
                 markup=False,
             )
 
+    def say(self, text: str) -> None:
+        """A line for people, above the bar."""
+        if not self._quiet:
+            err.print(text, markup=False)
+
     def close(self) -> None:
         """Takes the bar away, also after an error."""
         if self._bar is not None:

@@ -12,18 +12,27 @@ from analysis.archive import Entry
 from analysis.results import (
     BUDGETS,
     Comparison,
+    ConflictMap,
     DistanceMatrix,
     EigenvalueHistory,
     Exploration,
+    Faithfulness,
+    Feet,
+    Interpolation,
+    PlaneStability,
+    Profile,
+    ProfileEnsemble,
     RateSearch,
     Record,
     Shadow,
     Surface,
+    SurfaceEnsemble,
+    SurfaceShape,
     Training,
 )
 from cli.console import duration
 from figures.marks import Scene
-from figures.report import Contents
+from figures.report import Contents, Trust
 
 Kind = TypeVar("Kind", bound=Record)
 MEASURES = ("net", "path_steps", "path_updates", "ratio")
@@ -37,7 +46,7 @@ def contents(results: Path) -> Contents:
     entries = _in_order(archive.load_all(results))
     if not entries:
         raise archive.ArchiveError(f"{results} holds no results yet: expected at least one; run an analysis first")
-    surfaces = _surfaces(entries)
+    surfaces = [(group, s) for group, s in _surfaces(entries) if not _is_variant(entries, group)]
     beside = results.with_name("study.toml")
     return Contents(
         title=f"Landscape study of {_problem(entries)}",
@@ -45,6 +54,12 @@ def contents(results: Path) -> Contents:
         searches=_all(entries, RateSearch),
         trainings=_all(entries, Training),
         surfaces=tuple((surface, _shadows(entries, group)) for group, surface in surfaces),
+        interpolations=_with_shadows(entries, Interpolation),
+        changed=_changed(entries),
+        ensembles=(*_all(entries, SurfaceEnsemble), *_all(entries, ProfileEnsemble)),
+        profiles=tuple(_profiles(entries).values()),
+        trust=tuple(_trust(entries, title) for title in _titles(entries)),
+        conflicts=_with_shadows(entries, ConflictMap),
         eigenvalues=_all(entries, EigenvalueHistory),
         explorations=_all(entries, Exploration),
         distances=_all(entries, DistanceMatrix),
@@ -62,11 +77,16 @@ def drawings(results: Path) -> dict[str, Scene]:
     first = figures.report.order(found)
     scenes: dict[str, Scene] = {}
     for group, entry in entries.items():
-        if isinstance(entry.record, Surface):
-            shadows = _shadows(entries, group)
-            name = archive.safe_name(group.replace("/", "-"))
-            scenes[name] = figures.scenes.surface(entry.record, shadows, first)
-            scenes[f"{name}-3d"] = figures.scenes.surface_relief(entry.record, shadows, first)
+        scenes |= _of_a_plane(entry.record, archive.safe_name(group.replace("/", "-")), _shadows(entries, group), first)
+    for trust in found.trust:
+        if trust.feet:
+            scenes[f"gap-{trust.title}"] = figures.scenes.gap(trust.feet, first)
+        if trust.faithfulness is not None:
+            scenes[f"shares-{trust.title}"] = figures.scenes.shares(trust.faithfulness, trust.stability)
+    for title, group_of_profiles in _profiles(entries).items():
+        scenes[f"line-{title}"] = figures.scenes.profile(group_of_profiles)
+    for number, (one, other) in enumerate(found.changed, start=1):
+        scenes[f"conditions-{number}"] = figures.scenes.difference(one, other)
     if found.eigenvalues:
         scenes["eigenvalues"] = figures.scenes.eigenvalues(found.eigenvalues, order=first)
     for measure in MEASURES if found.explorations else ():
@@ -82,6 +102,80 @@ def drawings(results: Path) -> dict[str, Scene]:
     if found.comparisons:
         scenes["comparisons"] = figures.scenes.comparisons(found.comparisons, first)
     return scenes
+
+
+def _of_a_plane(record: Record, name: str, shadows: tuple[Shadow, ...], first: Sequence[str]) -> dict[str, Scene]:
+    """The figures of one group that lies on a plane, by file name."""
+    drawn = figures.scenes
+    match record:
+        case Surface():
+            return {
+                name: drawn.surface(record, shadows, first),
+                f"{name}-3d": drawn.surface_relief(record, shadows, first),
+                f"{name}-significant": drawn.significant(record, shadows, first),
+            }
+        case Interpolation():
+            return {name: drawn.interpolation(record, shadows, first)}
+        case ConflictMap():
+            return {name: drawn.conflict_map(record, shadows, first)}
+        case SurfaceEnsemble():
+            return {name: drawn.surface_ensemble(record)}
+        case ProfileEnsemble():
+            return {name: drawn.profile_ensemble(record)}
+    return {}
+
+
+def _titles(entries: Mapping[str, Entry]) -> list[str]:
+    """The planes that something is known of, those of fewer runs first."""
+    kinds = (Surface, Interpolation)
+    groups = [group for group, entry in entries.items() if isinstance(entry.record, kinds)]
+    groups = sorted(groups, key=lambda group: (len(_shadows(entries, group)), group))
+    return list(dict.fromkeys(_title(entries, group) for group in groups))
+
+
+def _title(entries: Mapping[str, Entry], group: str) -> str:
+    """The name of the plane or line that a group belongs to."""
+    return str(entries[group].provenance.settings.get("title") or group.split("/")[1])
+
+
+def _trust(entries: Mapping[str, Entry], title: str) -> Trust:
+    def one(kind: str, of: type[Kind]) -> Kind | None:
+        entry = entries.get(f"{kind}/{title}")
+        return entry.record if entry is not None and isinstance(entry.record, of) else None
+
+    feet = [e.record for g, e in entries.items() if g.startswith(f"feet/{title}/") and isinstance(e.record, Feet)]
+    known = one("faithfulness", Faithfulness), one("stability", PlaneStability)
+    return Trust(title, *known, tuple(feet), one("shape", SurfaceShape))
+
+
+def _with_shadows(entries: Mapping[str, Entry], kind: type[Kind]) -> tuple[tuple[Kind, tuple[Shadow, ...]], ...]:
+    found = [(e.record, _shadows(entries, g)) for g, e in entries.items() if isinstance(e.record, kind)]
+    return tuple(sorted(found, key=lambda pair: len(pair[1])))
+
+
+def _is_variant(entries: Mapping[str, Entry], group: str) -> bool:
+    """Whether a surface is of other data or statistics than the first one on its plane."""
+    return group != f"surface/{_title(entries, group)}"
+
+
+def _changed(entries: Mapping[str, Entry]) -> tuple[tuple[Surface, Surface], ...]:
+    """Surfaces under other conditions, each beside the first one on its plane."""
+    pairs = []
+    for group, surface in _surfaces(entries):
+        first = entries.get(f"surface/{_title(entries, group)}")
+        if _is_variant(entries, group) and first is not None and isinstance(first.record, Surface):
+            pairs.append((first.record, surface))
+    return tuple(pairs)
+
+
+def _profiles(entries: Mapping[str, Entry]) -> dict[str, tuple[Profile, ...]]:
+    """Profiles by the line that they lie on."""
+    found: dict[str, tuple[Profile, ...]] = {}
+    for group, entry in entries.items():
+        if isinstance(entry.record, Profile):
+            title = _title(entries, group)
+            found[title] = (*found.get(title, ()), entry.record)
+    return found
 
 
 def _all(entries: Mapping[str, Entry], kind: type[Kind]) -> tuple[Kind, ...]:
@@ -117,8 +211,9 @@ def _surfaces(entries: Mapping[str, Entry]) -> list[tuple[str, Surface]]:
     return sorted(found, key=lambda item: (len(_shadows(entries, item[0])), item[0]))
 
 
-def _shadows(entries: Mapping[str, Entry], surface: str) -> tuple[Shadow, ...]:
-    prefix = surface.replace("surface/", "shadow/", 1) + "/"
+def _shadows(entries: Mapping[str, Entry], group: str) -> tuple[Shadow, ...]:
+    """The shadows on the plane that a group belongs to."""
+    prefix = f"shadow/{_title(entries, group)}/" if "/" in group else "shadow//"
     return tuple(e.record for group, e in entries.items() if group.startswith(prefix) and isinstance(e.record, Shadow))
 
 

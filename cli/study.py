@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from analysis import settings as reading
-from analysis.results import Comparison, EigenvalueHistory, Exploration, Surface
+from analysis.results import Comparison, EigenvalueHistory, Exploration, Profile, Surface
 from analysis.settings import HessianSettings, ProblemName, Settings, SurfaceSettings
 from analysis.workbench import Workbench
 from cli.console import Stages
@@ -74,9 +74,13 @@ class Bench:
     def __init__(self, work: Workbench, labels: Sequence[str]) -> None:
         self._work, self.labels = work, labels
 
-    def surface(self, chosen: SurfaceSettings) -> Surface:
+    def surface(self, chosen: SurfaceSettings) -> Surface | Profile:
         """As `Workbench.surface`."""
         return self._work.surface(chosen)
+
+    def plan(self, chosen: SurfaceSettings) -> str:
+        """As `Workbench.plan`."""
+        return self._work.plan(chosen)
 
     def eigenvalues(self, chosen: HessianSettings) -> list[EigenvalueHistory]:
         """As `Workbench.eigenvalues`."""

@@ -10,19 +10,30 @@ from pathlib import Path
 from analysis.results import (
     Check,
     Comparison,
+    ConflictMap,
     DistanceMatrix,
     EigenvalueHistory,
     Exploration,
+    Faithfulness,
+    Feet,
+    Interpolation,
+    PlaneStability,
+    Profile,
+    ProfileEnsemble,
     RateSearch,
     Run,
     Shadow,
     Surface,
+    SurfaceEnsemble,
+    SurfaceShape,
     Training,
 )
 from figures import files, page, scenes, tables
+from figures.faithfulness_tables import faithfulness_table, stability_table
 from figures.marks import Scene
 from figures.scenes.explorations import MEASURES
 from figures.scenes.words import count, listed, seeds_of
+from figures.shape_tables import shape_table
 from figures.tables import Table
 
 LARGER, FEW = ("wider", "longer"), "too few seeds"
@@ -36,10 +47,22 @@ CLAIMS = {
 
 
 @dataclass(frozen=True)
+class Trust:
+    """How far the surface on one plane can be trusted; `title` is the plane's name."""
+
+    title: str
+    faithfulness: Faithfulness | None = None
+    stability: PlaneStability | None = None
+    feet: tuple[Feet, ...] = ()
+    shape: SurfaceShape | None = None
+
+
+@dataclass(frozen=True)
 class Contents:
     """What a report is made from; whatever is missing is left out of the page.
 
-    `surfaces` come with the shadows that lie on them; the first is also drawn in relief. `summary` holds sentences of
+    Surfaces, conflict maps and interpolations come with the shadows that lie on them; the first surface is also drawn in
+    relief. `changed` holds pairs of surfaces of one plane under other conditions. `summary` holds sentences of
     the study's own, `settings` the text of its settings file, `provenance` and `timings` rows of a name and a value.
     """
 
@@ -49,6 +72,12 @@ class Contents:
     searches: tuple[RateSearch, ...] = ()
     trainings: tuple[Training, ...] = ()
     surfaces: tuple[tuple[Surface, tuple[Shadow, ...]], ...] = ()
+    interpolations: tuple[tuple[Interpolation, tuple[Shadow, ...]], ...] = ()
+    changed: tuple[tuple[Surface, Surface], ...] = ()
+    ensembles: tuple[SurfaceEnsemble | ProfileEnsemble, ...] = ()
+    profiles: tuple[tuple[Profile, ...], ...] = ()
+    trust: tuple[Trust, ...] = ()
+    conflicts: tuple[tuple[ConflictMap, tuple[Shadow, ...]], ...] = ()
     eigenvalues: tuple[EigenvalueHistory, ...] = ()
     explorations: tuple[Exploration, ...] = ()
     distances: tuple[DistanceMatrix, ...] = ()
@@ -174,6 +203,9 @@ def _sections(c: Contents) -> Iterator[Section]:
     first = order(c)
     yield Section("exploration", "Exploration", _exploration(c, first), _exploration_tables(c))
     yield Section("surface", "Loss surfaces", _surfaces(c, first))
+    yield Section("trust", "How far the surfaces can be trusted", _trust(c, first), _trust_tables(c))
+    conflicts = tuple(scenes.conflict_map(record, shadows, first) for record, shadows in c.conflicts)
+    yield Section("conflict", "Where tasks disagree", conflicts)
     curvature = tuple(scenes.eigenvalues(h, order=first) for h in (c.eigenvalues,) if h)
     yield Section("curvature", "Curvature", curvature, (tables.eigenvalues(c.eigenvalues),) if c.eigenvalues else ())
     learned = tuple(scenes.training(t, first) for t in (c.trainings,) if t)
@@ -201,4 +233,23 @@ def _exploration_tables(c: Contents) -> tuple[Table, ...]:
 
 def _surfaces(c: Contents, first: Sequence[str]) -> tuple[Scene, ...]:
     flat = [scenes.surface(surface, shadows, first) for surface, shadows in c.surfaces]
-    return (*flat, *(scenes.surface_relief(surface, shadows, first) for surface, shadows in c.surfaces[:1]))
+    flat += [scenes.interpolation(record, shadows, first) for record, shadows in c.interpolations]
+    relief = [scenes.surface_relief(surface, shadows, first) for surface, shadows in c.surfaces[:1]]
+    drawn = [
+        scenes.surface_ensemble(record) if isinstance(record, SurfaceEnsemble) else scenes.profile_ensemble(record)
+        for record in c.ensembles
+    ]
+    return (*flat, *relief, *drawn, *(scenes.profile(group) for group in c.profiles))
+
+
+def _trust(c: Contents, first: Sequence[str]) -> tuple[Scene, ...]:
+    shares = [scenes.shares(t.faithfulness, t.stability) for t in c.trust if t.faithfulness is not None]
+    gaps = [scenes.gap(t.feet, first) for t in c.trust if t.feet]
+    told = [scenes.significant(surface, shadows, first) for surface, shadows in c.surfaces[:1]]
+    return (*gaps, *shares, *told, *(scenes.difference(one, other) for one, other in c.changed))
+
+
+def _trust_tables(c: Contents) -> tuple[Table, ...]:
+    seen = [faithfulness_table(t.faithfulness, t.title) for t in c.trust if t.faithfulness is not None]
+    turned = [stability_table(t.stability, t.title) for t in c.trust if t.stability is not None]
+    return (*seen, *turned, *(shape_table(t.shape, t.title) for t in c.trust if t.shape is not None))

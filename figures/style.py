@@ -7,7 +7,7 @@ dash and marker as well, a figure printed in grey stays legible. Surfaces use ci
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -19,6 +19,13 @@ SURFACE = (
     *("#00224e", "#003170", "#2a3f6d", "#434e6c", "#575d6d", "#6a6c71", "#7d7c78"),
     *("#918b78", "#a59c74", "#bcae6c", "#d2c060", "#e9d34e", "#fee838"),
 )
+DIVERGING = (
+    *("#721500", "#7b2b09", "#833d21", "#8a4f37", "#8e614e", "#8f7368", "#868686"),
+    *("#8596a7", "#83a6c6", "#81b6e2", "#87c5f9", "#96d4ff", "#a9e3ff"),
+)
+"""From brown over grey to blue, an axis that all colour vision tells apart; its lightness rises all the way, so that a
+sign is not lost in grey.
+"""
 
 PAPER = "#ffffff"
 INK = "#1a1a1a"
@@ -84,9 +91,9 @@ def looks(labels: Iterable[str]) -> dict[str, Look]:
     }
 
 
-def shades(count: int) -> tuple[str, ...]:
-    """`count` colours of `SURFACE`, evenly spaced from its dark to its light end."""
-    stops = np.array([[int(c[k : k + 2], 16) for k in (1, 3, 5)] for c in SURFACE], dtype=float)
-    where = np.linspace(0.0, len(SURFACE) - 1.0, count)
-    channels = [np.interp(where, np.arange(len(SURFACE)), stops[:, k]) for k in range(3)]
+def shades(count: int, palette: Sequence[str] = SURFACE) -> tuple[str, ...]:
+    """`count` colours of a palette, evenly spaced from its dark to its light end."""
+    stops = np.array([[int(c[k : k + 2], 16) for k in (1, 3, 5)] for c in palette], dtype=float)
+    where = np.linspace(0.0, len(palette) - 1.0, count)
+    channels = [np.interp(where, np.arange(len(palette)), stops[:, k]) for k in range(3)]
     return tuple("#" + "".join(f"{round(float(v)):02x}" for v in rgb) for rgb in zip(*channels, strict=True))

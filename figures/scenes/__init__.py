@@ -5,18 +5,28 @@ Strategies get their looks in order of first appearance; `order` names labels th
 one report agree.
 """
 
+from figures.scenes.conflicts import conflict_map
+from figures.scenes.differences import difference
 from figures.scenes.explorations import distance_matrix, exploration
-from figures.scenes.landscapes import surface, surface_relief
+from figures.scenes.faithfulness import gap, shares
+from figures.scenes.landscapes import significant, surface, surface_relief
 from figures.scenes.learning import rate_search, training
+from figures.scenes.lines import profile
 from figures.scenes.spectra import eigenvalues
 from figures.scenes.verdicts import comparisons
 
 __all__ = [
     "comparisons",
+    "conflict_map",
+    "difference",
     "distance_matrix",
     "eigenvalues",
     "exploration",
+    "gap",
+    "profile",
     "rate_search",
+    "shares",
+    "significant",
     "surface",
     "surface_relief",
     "training",

@@ -34,6 +34,8 @@ CIRCLES = 5
 LARGEST = 8.0
 """Diameter of the circle at the largest distance off the plane, in points."""
 COLUMNS = 2
+NORMAL = 1.96
+"""Standard errors on each side of a 95 % interval."""
 
 
 def surface(surface: Surface, shadows: Sequence[Shadow] = (), order: Sequence[str] = ()) -> Scene:
@@ -43,10 +45,33 @@ def surface(surface: Surface, shadows: Sequence[Shadow] = (), order: Sequence[st
     proportional to ||theta - (origin + x basis[0] + y basis[1])||, and a strip below shows that distance against the
     step. `order` names strategies whose looks come first, so that several figures agree.
     """
+    return _flat(surface, shadows, order, views(surface))
+
+
+def _only_significant(surface: Surface) -> tuple[View, ...]:
+    kept = [np.where(mask, np.nan, view.loss) for view, mask in zip(views(surface), noise_mask(surface), strict=True)]
+    return tuple(replace(view, loss=loss) for view, loss in zip(views(surface), kept, strict=True))
+
+
+def noise_mask(surface: Surface) -> Array:
+    """Where the loss of every task, and of their average, is not told from the centre's at 95 %, [view, y, x].
+
+    |L - L(0, 0)| <= 1.96 standard errors of the paired difference; false where that error is unknown, and at the centre
+    itself.
+    """
+    j, i = int(np.argmin(np.abs(surface.y))), int(np.argmin(np.abs(surface.x)))
+    loss = np.concatenate([surface.loss, surface.loss.mean(0)[None]])
+    error = np.concatenate([surface.difference_stderr, surface.average_difference_stderr[None]])
+    with np.errstate(invalid="ignore"):
+        mask = np.abs(loss - loss[:, j, i][:, None, None]) <= NORMAL * error
+    mask[:, j, i] = False
+    return np.asarray(mask[: view_count(surface)])
+
+
+def _flat(surface: Surface, shadows: Sequence[Shadow], order: Sequence[str], shown: Sequence[View]) -> Scene:
     looks = _looks(shadows, order)
     aspect, words = geometry(surface.plane)
     x, y = plane_axes(surface, shadows)
-    shown = views(surface)
     panels = tuple(
         Panel(
             view.title, x, y, (_contours(surface, view), *_tracks(surface, shadows, looks, k, view.title)), None, aspect
@@ -62,6 +87,20 @@ def surface(surface: Surface, shadows: Sequence[Shadow] = (), order: Sequence[st
         _off_words(shadows),
     )
     return Scene("Loss surface and trajectories" if shadows else "Loss surface", caption, rows, keys(looks))
+
+
+def significant(surface: Surface, shadows: Sequence[Shadow] = (), order: Sequence[str] = ()) -> Scene:
+    """The surfaces, left blank where the loss is not told from the centre's at 95 %, point by point.
+
+    Blank: |L(x, y) - L(0, 0)| <= 1.96 times its standard error, paired over examples. Contours inside would be noise.
+    """
+    scene = _flat(surface, shadows, order, _only_significant(surface))
+    blank = int(noise_mask(surface)[-1].sum())
+    words = (
+        f"Blank where the loss differs from the centre's by less than {NORMAL} standard errors, paired over examples "
+        f"({blank} of {count(surface.done.size, 'grid point')} of the last panel), or was not measured."
+    )
+    return replace(scene, title="Where the loss differs from the centre's", caption=f"{words} {scene.caption}")
 
 
 def surface_relief(surface: Surface, shadows: Sequence[Shadow] = (), order: Sequence[str] = ()) -> Scene:

@@ -121,6 +121,7 @@ class Told:
         self.amounts: list[int] = []
         self.told: list[int] = []
         self.notes: list[str] = []
+        self.said: list[str] = []
 
     def begin(self, stage: str, amount: int) -> None:
         self.stages.append(stage)
@@ -132,3 +133,6 @@ class Told:
 
     def end(self, note: str) -> None:
         self.notes.append(note)
+
+    def say(self, text: str) -> None:
+        self.said.append(text)

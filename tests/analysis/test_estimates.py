@@ -27,7 +27,15 @@ def plan(workers=1, **changes):
 
 def test_amounts_are_those_of_the_settings():
     stages = plan()
-    assert list(stages) == ["search of learning rates", "training", "surface", "Hessian eigenvalues"]
+    assert list(stages) == [
+        "search of learning rates",
+        "training",
+        "surface",
+        "true losses beside the plane's",
+        "Hessian eigenvalues",
+    ]
+    # 4 snapshots (steps 0, 4, 8, 10) of 6 runs on the plane of all, and of the first seed's 3 on theirs.
+    assert stages["true losses beside the plane's"].amount == 4 * (6 + 3)
     assert stages["search of learning rates"].amount == 2 * 2  # one rate is given
     assert stages["training"].amount == 3 * 2
     assert stages["surface"].amount == 2 * 5 * 4  # the plane of all runs, and that of the first seed's

@@ -8,11 +8,12 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from analysis import archive, jobs, surfaces, workbench
+from analysis import archive, desk, jobs, surfaces
 from analysis.results import Comparison, EigenvalueHistory, Exploration, Surface
 from analysis.settings import HessianSettings, SurfaceSettings, parse
 from analysis.study import Study
-from analysis.workbench import Workbench, record_hash, trajectory_hash
+from analysis.desk import record_hash, trajectory_hash
+from analysis.workbench import Workbench
 from landscape import store
 from landscape.errors import LandscapeError
 from tests.analysis.synthetic import Told
@@ -279,7 +280,7 @@ def test_an_interrupted_surface_is_gone_on_with_and_comes_out_the_same(study, mo
 
 
 def test_a_surface_is_saved_while_it_is_measured(study, monkeypatch):
-    monkeypatch.setattr(workbench, "SAVE_EVERY", -1.0)
+    monkeypatch.setattr(desk, "SAVE_EVERY", -1.0)
     seen = []
     original = archive.save
 

@@ -1,0 +1,153 @@
+"""The engine that the settings ask for, with what it will cost, and what it costs in accuracy.
+
+An engine that was chosen by timing is kept for the machine, in the user's cache folder, by the hash of all that the
+timing depends on: chosen anew each time, the same command could give other last digits.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import platform
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from analysis import engines, memory, recipes, tuning
+from analysis.engines import Bfloat16, Compiled, Engine, Sequential
+from analysis.examples import evaluation
+from analysis.points import Conditions, Meter
+from analysis.results import Check, Subspace
+from analysis.settings import SurfaceSettings
+from analysis.tuning import Budget
+from landscape.errors import LandscapeError
+from landscape.problem import Problem
+from landscape.provenance import versions
+
+LIMITS = {"compiled": 1e-4, "bfloat16": 0.25}
+"""Largest relative change of a loss that passes: roundings in another order; eight bits of every number."""
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """An engine with the seconds that a point takes and the bytes that it needs beyond model and data."""
+
+    engine: Engine
+    seconds: float
+    bytes: int
+    checks: tuple[Check, ...] = ()
+
+    def plan(self, points: int) -> str:
+        """What is going to be done, in words."""
+        return (
+            f"{points} points, about {_duration(points * self.seconds)}, {self.bytes / 2**20:.0f} MiB beyond model and "
+            f"data, by {self.engine!r}"
+        )
+
+
+def chosen_engine(
+    chosen: SurfaceSettings, problem: Problem, space: Subspace, conditions: Conditions, before: str | None = None
+) -> Chosen:
+    """The engine that the settings ask for; `before` is that of an unfinished record, which goes on with it.
+
+    Cost: `auto` times a few points of some engines once for a machine; any other a few points of itself.
+    """
+    allowed = recipes.memory(chosen.max_memory)
+    if before is not None:
+        return _timed(engines.parse(before), problem, space, conditions)
+    if chosen.engine == "auto":
+        base = _kept(problem, space, conditions, allowed)
+    else:
+        given = Sequential(problem.micro_batch) if chosen.engine == "problem" else engines.parse(chosen.engine)
+        base = _timed(given, problem, space, conditions)
+        _require_within(base, allowed, chosen.max_memory)
+    if not (chosen.compiled or chosen.bfloat16):
+        return base
+    engine = Bfloat16(base.engine) if chosen.bfloat16 else base.engine
+    engine = Compiled(engine) if chosen.compiled else engine
+    named = " and ".join(name for name in LIMITS if getattr(chosen, name))
+    limit = max(limit for name, limit in LIMITS.items() if getattr(chosen, name))
+    error = float(tuning.error_of(engine, problem, space, conditions).max())
+    check = Check(
+        f"largest relative change of a loss by {named}, at a few points", error, limit, "what the choice costs"
+    )
+    timed = _timed(engine, problem, space, conditions)
+    return Chosen(engine, timed.seconds, timed.bytes, (check,))
+
+
+def _require_within(base: Chosen, allowed: int, text: str) -> None:
+    if base.bytes > allowed:
+        raise LandscapeError(
+            f"the engine {base.engine!r} needs {base.bytes / 2**20:.0f} MiB beyond model and data, more than the "
+            f"{text} allowed: expected a smaller micro-batch, or --engine auto"
+        )
+
+
+def _timed(engine: Engine, problem: Problem, space: Subspace, conditions: Conditions) -> Chosen:
+    """What an engine takes at the origin. Cost: the centre and two groups of points."""
+    meter = Meter(problem, space, replace(conditions, engine=engine))
+    origin = np.zeros((engine.together, len(space.basis)))
+    bytes_used = tuning.allowance(problem.device) * memory.peak(lambda: meter.measure(origin), problem.device)
+    before = time.perf_counter()
+    meter.measure(origin)
+    return Chosen(engine, (time.perf_counter() - before) / engine.together, int(bytes_used))
+
+
+def _kept(problem: Problem, space: Subspace, conditions: Conditions, allowed: int) -> Chosen:
+    """The engine kept for this machine, or one chosen now and kept."""
+    path = _cache_folder() / "engines.json"
+    key = _key(problem, conditions, allowed)
+    known = _read(path)
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        return Chosen(engines.parse(str(known[key]["engine"])), float(known[key]["seconds"]), int(known[key]["bytes"]))
+    found = tuning.choose(problem, space, conditions, Budget(allowed))
+    _write(path, {**known, key: {"engine": repr(found.engine), "seconds": found.seconds, "bytes": found.bytes}})
+    return Chosen(found.engine, found.seconds, found.bytes)
+
+
+def _key(problem: Problem, conditions: Conditions, allowed: int) -> str:
+    """All that a timing depends on, hashed."""
+    device = problem.device
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+    parts = {
+        "layout": [problem.layout.hash, problem.buffer_layout.size, str(problem.dtype), problem.names],
+        "model": str(problem.model),
+        "examples": [(conditions.examples or evaluation(problem)).hash, problem.micro_batch],
+        "conditions": [conditions.statistics.words(problem), conditions.heads.label],
+        "device": [str(device), name, platform.node(), os.cpu_count()],
+        "memory": allowed,
+        "versions": versions(),
+    }
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "landscape"
+
+
+def _read(path: Path) -> dict[str, dict[str, str | float]]:
+    """What is kept; nothing where it cannot be read."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _write(path: Path, known: dict[str, dict[str, str | float]]) -> None:
+    """Whole or not at all. A cache that cannot be written costs time only."""
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    with contextlib.suppress(OSError, RuntimeError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh.write_text(json.dumps(known, indent=1), encoding="utf-8")
+        os.replace(fresh, path)
+
+
+def _duration(seconds: float) -> str:
+    return f"{seconds:.1f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

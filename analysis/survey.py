@@ -1,0 +1,332 @@
+"""A plane or a line over some runs and all that is asked about it, each piece saved as soon as it is done.
+
+Groups of the results file: `plane/T`, `shadow/T/RUN`, `surface/T` (and `surface/T-training`, `surface/T-reestimated`),
+`feet/T/RUN`, `faithfulness/T`, `stability/T`, `shape/T`, `conflict/T`, `interpolation/T`, `ensemble/T`, `line/T`,
+`profile/T`, with T the title that the settings give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from analysis import adaptive, archive, checks, conflicts, ensembles, faithfulness, planes, recipes, subsets, surfaces
+from analysis import shape as shapes
+from analysis.archive import Entry, Provenance
+from analysis.desk import Desk, group_of, named, record_hash
+from analysis.engine_choice import Chosen, chosen_engine
+from analysis.examples import evaluation
+from analysis.points import Conditions
+from analysis.results import (
+    ConflictMap,
+    Faithfulness,
+    Feet,
+    Interpolation,
+    Line,
+    Plane,
+    PlaneStability,
+    Profile,
+    ProfileEnsemble,
+    Shadow,
+    Surface,
+    SurfaceEnsemble,
+    SurfaceShape,
+)
+from analysis.settings import LINES, SurfaceSettings
+
+NOT_OF_THE_NUMBERS = {"conflict", "max_memory", "data", "batch_norm", "adaptive", "budget", "draws"}
+"""Settings that decide what is measured besides, and change no number of a surface."""
+
+
+def survey(desk: Desk, chosen: SurfaceSettings) -> Surface | Profile:
+    """The plane or line, the surface (profile) on it, and what goes with it; returns the measured one.
+
+    Several draws: one after the other, each with a seed of its own, then their ensemble; the first is returned.
+    """
+    members = [_Survey(desk, one).run() for one in _draws(chosen)]
+    if chosen.draws > 1:
+        _ensemble(desk, chosen, members)
+    return members[0]
+
+
+def plan(desk: Desk, chosen: SurfaceSettings) -> str:
+    """What a survey would measure: points, time, memory, engine. Makes the plane and times the engine, saves nothing."""
+    space = recipes.plane(chosen, desk.problem, desk.runs)
+    conditions = recipes.conditions(chosen, desk.problem, chosen.data[0], chosen.batch_norm[0])
+    engine = chosen_engine(chosen, desk.problem, space, conditions)
+    if isinstance(space, Line):
+        points = len(recipes.along(chosen, desk.problem, space))
+    else:
+        points = chosen.nx * chosen.ny if not chosen.adaptive else int(chosen.budget * chosen.nx * chosen.ny)
+    return engine.plan(points * chosen.draws * len(chosen.data) * len(chosen.batch_norm))
+
+
+def _draws(chosen: SurfaceSettings) -> list[SurfaceSettings]:
+    label = chosen.label
+
+    def one(k: int) -> SurfaceSettings:
+        seed = chosen.seed + k
+        named_so = {"label": f"{label}-{seed}"} if label and chosen.draws > 1 else {}
+        return chosen.model_copy(update={"seed": seed, "draws": 1, **named_so})
+
+    return [one(k) for k in range(chosen.draws)]
+
+
+def _ensemble(desk: Desk, chosen: SurfaceSettings, members: Sequence[Surface | Profile]) -> None:
+    summary: SurfaceEnsemble | ProfileEnsemble
+    if chosen.plane in LINES:
+        summary = ensembles.summary_of_profiles([m for m in members if isinstance(m, Profile)])
+    else:
+        summary = ensembles.summary([m for m in members if isinstance(m, Surface)])
+    title = archive.safe_name(chosen.label or chosen.plane)
+    inputs = {f"member {k}": record_hash(member) for k, member in enumerate(members)}
+    desk.results.save({f"ensemble/{title}": Entry(summary, desk.made(inputs, {"title": title}))})
+
+
+class _Survey:
+    """One plane or line, and its title."""
+
+    def __init__(self, desk: Desk, chosen: SurfaceSettings) -> None:
+        self._desk, self._chosen, self._title = desk, chosen, chosen.title
+        self._problem = desk.problem
+
+    def run(self) -> Surface | Profile:
+        """Everything that the settings ask for."""
+        if self._chosen.plane in LINES:
+            return self._profiles()
+        plane, shadows = self._plane()
+        grid = recipes.grid(self._chosen, self._problem, plane, shadows)
+        if self._chosen.adaptive:
+            found = self._interpolation(plane, grid)
+            surface, whole = found.surface, _as_surface(found)
+        else:
+            surface = whole = self._surfaces(plane, grid)
+        self._shape(whole)
+        self._faithful(plane, shadows)
+        if self._chosen.conflict:
+            self._conflicts(plane, grid)
+        return surface
+
+    def _made(self, inputs: Mapping[str, str], settings: Mapping[str, Any]) -> Provenance:
+        return self._desk.made(inputs, {"title": self._title, **settings})
+
+    def _recipe(self) -> dict[str, Any]:
+        """The settings that a plane or a line follows from."""
+        keys = ("plane", "subset", "heads", "centre", "through", "tasks", "seed")
+        recipe = {key: getattr(self._chosen, key) for key in keys}
+        if self._chosen.vectors:
+            recipe["vectors"] = self._chosen.vectors
+        return recipe
+
+    def _inputs(self) -> dict[str, str]:
+        inputs = {**self._desk.hashes, "data": self._problem.data_hash}
+        if self._chosen.vectors:
+            inputs["vectors"] = recipes.array_hash(self._chosen.vectors)
+        return inputs
+
+    def _plane(self) -> tuple[Plane, list[Shadow]]:
+        desk, title = self._desk, self._title
+        made = self._made(self._inputs(), self._recipe())
+        plane = desk.results.known(f"plane/{title}", made, Plane)
+        known = [desk.results.known(f"shadow/{title}/{group_of(run)}", made, Shadow) for run in desk.runs]
+        shadows = [shadow for shadow in known if shadow is not None]
+        if plane is not None and len(shadows) == len(known):
+            return plane, shadows
+        with desk.results.stage("plane and shadows", len(desk.runs)) as note:
+            made_now = recipes.plane(self._chosen, self._problem, desk.runs)
+            assert isinstance(made_now, Plane)
+            plane, shadows = made_now, []
+            for run in desk.runs:
+                shadows.append(planes.shadow(run, plane))
+                desk.progress.tell(1)
+            checked = named(f"plane/{title}", checks.point_and_shadow(plane))
+            entries = {f"plane/{title}": Entry(plane, made, (checked,))}
+            for run, shadow in zip(desk.runs, shadows, strict=True):
+                entries[f"shadow/{title}/{group_of(run)}"] = Entry(shadow, made)
+            desk.results.save(entries, drop=self._of_another_plane(plane))
+            share = plane.explained.sum()
+            note(f"{100 * share:.0f} % of the variance" if np.isfinite(share) else plane.recipe)
+        return plane, shadows
+
+    def _of_another_plane(self, plane: Plane) -> list[str]:
+        """What would otherwise stand beside a new plane: the old one's shadows, also those of runs that are no longer
+        here, and all that was measured on it.
+        """
+        title, results = self._title, self._desk.results
+        before = archive.find(results.path, f"plane/{title}")
+        if before is None or before.record == plane:
+            return [f"shadow/{title}", f"feet/{title}"]
+        kinds = ("shadow", "feet", "faithfulness", "stability", "surface", "shape", "conflict", "interpolation")
+        variants = [f"surface/{title}-{word}" for word in ("training", "reestimated", "training-reestimated")]
+        return [*(f"{kind}/{title}" for kind in kinds), *variants]
+
+    def _surfaces(self, plane: Plane, grid: surfaces.Grid) -> Surface:
+        """A surface for every choice of data and statistics; the first is returned."""
+        pairs = [(data, norm) for data in self._chosen.data for norm in self._chosen.batch_norm]
+        found = [self._surface(plane, grid, pair, _suffix(self._chosen, pair)) for pair in pairs]
+        return found[0]
+
+    def _settings(self, data: str, norm: str) -> dict[str, Any]:
+        return {**self._chosen.model_dump(exclude=NOT_OF_THE_NUMBERS), "on": data, "statistics": norm}
+
+    def _surface(self, plane: Plane, grid: surfaces.Grid, pair: tuple[str, str], suffix: str) -> Surface:
+        desk, group = self._desk, f"surface/{self._title}{suffix}"
+        made = self._made({"plane": record_hash(plane), "data": self._problem.data_hash}, self._settings(*pair))
+        known = desk.results.known(group, made, Surface)
+        if known is not None and known.done.all():
+            return known
+        conditions = recipes.conditions(self._chosen, self._problem, *pair)
+        engine = self._engine(plane, conditions, known)
+        conditions = replace(conditions, engine=engine.engine)
+        points = int(grid.shape[0] * grid.shape[1])
+        already = 0 if known is None else int(known.done.sum())
+        desk.progress.say(engine.plan(points - already))
+        with desk.results.stage("surface", points - already) as note:
+            steps = surfaces.measuring(self._problem, plane, grid, conditions, known)
+            surface = desk.results.growing(group, made, steps, lambda s: int(s.done.sum()), already)
+            tests = (
+                checks.plain_loop(self._problem, surface, conditions=conditions),
+                checks.recomposed_average(self._problem, surface, conditions=conditions),
+                *engine.checks,
+            )
+            desk.results.save({group: Entry(surface, made, tuple(named(group, test) for test in tests))})
+            name, tasks = f"{self._title}{suffix}", ", ".join(self._problem.names)
+            note(f"{name}: {len(grid.x)} x {len(grid.y)} points, {surface.examples} examples, tasks {tasks}")
+        return surface
+
+    def _engine(self, space: Plane | Line, conditions: Conditions, known: Surface | Profile | None) -> Chosen:
+        before = None if known is None else known.engine
+        return chosen_engine(self._chosen, self._problem, space, conditions, before)
+
+    def _interpolation(self, plane: Plane, grid: surfaces.Grid) -> Interpolation:
+        desk, group = self._desk, f"interpolation/{self._title}"
+        pair = (self._chosen.data[0], self._chosen.batch_norm[0])
+        settings = {**self._settings(*pair), "adaptive": self._chosen.adaptive, "budget": self._chosen.budget}
+        made = self._made({"plane": record_hash(plane), "data": self._problem.data_hash}, settings)
+        choice = adaptive.Adaptive(self._chosen.adaptive, self._chosen.budget, seed=self._chosen.seed)
+        known = desk.results.known(group, made, Interpolation)
+        if known is not None and adaptive.is_finished(known, choice):
+            return known
+        conditions = recipes.conditions(self._chosen, self._problem, *pair)
+        engine = self._engine(plane, conditions, None if known is None else known.surface)
+        conditions = replace(conditions, engine=engine.engine)
+        points = int(self._chosen.budget * grid.shape[0] * grid.shape[1])
+        desk.progress.say(engine.plan(points))
+        already = 0 if known is None else int(known.surface.done.sum())
+        with desk.results.stage("adaptive surface, points at most", points - already) as note:
+            steps = adaptive.refining(self._problem, plane, grid, choice, conditions, known)
+            found = desk.results.growing(group, made, steps, lambda i: int(i.surface.done.sum()), already)
+            desk.results.save({group: Entry(found, made)})
+            reached = "within" if found.reached else "NOT within"
+            worst, share = found.error_share.max(), found.surface.done.mean()
+            note(f"{share:.0%} of the points, largest error {worst:.2%} of the range, {reached} the tolerance")
+        if not found.reached:
+            desk.progress.say(
+                f"the tolerance of {choice.tolerance:.2%} of the range was not met within {choice.budget:.0%} of the "
+                f"points: {worst:.2%} was reached; give a larger --budget or --adaptive"
+            )
+        return found
+
+    def _shape(self, surface: Surface) -> None:
+        made = self._made({"surface": record_hash(surface)}, {})
+        group = f"shape/{self._title}"
+        if self._desk.results.known(group, made, SurfaceShape) is None:
+            self._desk.results.save({group: Entry(shapes.shape(surface), made)})
+
+    def _faithful(self, plane: Plane, shadows: Sequence[Shadow]) -> None:
+        """True losses beside the plane's, and what the plane shows of the runs."""
+        desk, title = self._desk, self._title
+        made = self._made({**desk.hashes, "plane": record_hash(plane), "data": self._problem.data_hash}, {})
+        groups = {
+            f"feet/{title}/{group_of(run)}": (run, shadow) for run, shadow in zip(desk.runs, shadows, strict=True)
+        }
+        todo = {g: pair for g, pair in groups.items() if desk.results.known(g, made, Feet) is None}
+        if todo:
+            with desk.results.stage("true losses beside the plane's", len(todo)) as note:
+                conditions = replace(Conditions(), examples=evaluation(self._problem))
+                entries = {}
+                for group, (run, shadow) in todo.items():
+                    feet = faithfulness.feet(self._problem, plane, shadow, run, conditions)
+                    entries[group] = Entry(feet, made)
+                    desk.progress.tell(1)
+                desk.results.save(entries)
+                note(f"{len(todo)} runs")
+        if not any(len(run) > 1 for run in desk.runs):
+            return
+        if desk.results.known(f"faithfulness/{title}", made, Faithfulness) is None:
+            found = faithfulness.faithfulness(desk.runs, plane, seed=self._chosen.seed)
+            desk.results.save({f"faithfulness/{title}": Entry(found, made)})
+        if self._chosen.plane == "principal":
+            self._stability(made)
+
+    def _stability(self, made: Provenance) -> None:
+        group, results = f"stability/{self._title}", self._desk.results
+        if results.known(group, made, PlaneStability) is None:
+            subset = subsets.parse(self._chosen.subset)
+            found = faithfulness.stability(self._desk.runs, subset, recipes.centre(self._chosen, self._desk.runs))
+            results.save({group: Entry(found, made)})
+
+    def _conflicts(self, plane: Plane, grid: surfaces.Grid) -> None:
+        desk, group = self._desk, f"conflict/{self._title}"
+        keys = ("nx", "ny", "margin", "reach", "rise")
+        made = self._made(
+            {"plane": record_hash(plane), "data": self._problem.data_hash},
+            {key: getattr(self._chosen, key) for key in keys},
+        )
+        known = desk.results.known(group, made, ConflictMap)
+        if known is not None and known.done.all():
+            return
+        already = 0 if known is None else int(known.done.sum())
+        with desk.results.stage("conflict map", grid.shape[0] * grid.shape[1] - already) as note:
+            steps = conflicts.mapping(self._problem, plane, grid, known)
+            found = desk.results.growing(group, made, steps, lambda c: int(c.done.sum()), already)
+            desk.results.save({group: Entry(found, made)})
+            note(f"{len(found.pairs)} pairs of tasks, {int(found.pareto.sum())} points in the grid's Pareto set")
+
+    def _profiles(self) -> Profile:
+        """A line and the losses along it, for every choice of data and statistics; the first is returned."""
+        desk, title = self._desk, self._title
+        made = self._made(self._inputs(), self._recipe())
+        line = desk.results.known(f"line/{title}", made, Line)
+        if line is None:
+            found = recipes.plane(self._chosen, self._problem, desk.runs)
+            assert isinstance(found, Line)
+            line = found
+            desk.results.save({f"line/{title}": Entry(line, made)})
+        x = recipes.along(self._chosen, self._problem, line)
+        pairs = [(data, norm) for data in self._chosen.data for norm in self._chosen.batch_norm]
+        return [self._profile(line, x, pair, _suffix(self._chosen, pair)) for pair in pairs].pop(0)
+
+    def _profile(self, line: Line, x: Sequence[float], pair: tuple[str, str], suffix: str) -> Profile:
+        desk, group = self._desk, f"profile/{self._title}{suffix}"
+        made = self._made({"line": record_hash(line), "data": self._problem.data_hash}, self._settings(*pair))
+        known = desk.results.known(group, made, Profile)
+        if known is not None and known.done.all():
+            return known
+        conditions = recipes.conditions(self._chosen, self._problem, *pair)
+        engine = self._engine(line, conditions, known)
+        conditions = replace(conditions, engine=engine.engine)
+        already = 0 if known is None else int(known.done.sum())
+        desk.progress.say(engine.plan(len(x) - already))
+        with desk.results.stage("line", len(x) - already) as note:
+            steps = surfaces.profiling(self._problem, line, x, conditions, known)
+            found = desk.results.growing(group, made, steps, lambda p: int(p.done.sum()), already)
+            desk.results.save({group: Entry(found, made, tuple(named(group, test) for test in engine.checks))})
+            note(f"{self._title}{suffix}: {len(x)} points, {line.recipe}")
+        return found
+
+
+def _suffix(chosen: SurfaceSettings, pair: tuple[str, str]) -> str:
+    """What tells a further measurement on a plane from the first one."""
+    first = (chosen.data[0], chosen.batch_norm[0])
+    return "".join(f"-{word}" for word, usual in zip(pair, first, strict=True) if word != usual)
+
+
+def _as_surface(found: Interpolation) -> Surface:
+    """The fit as if it had been measured, without errors: for its shape only."""
+    finite = np.asarray(np.isfinite(found.loss).all(0))
+    nothing = {name: np.full_like(getattr(found.surface, name), np.nan) for name in surfaces.ERROR_FIELDS}
+    return replace(found.surface, loss=found.loss, done=finite, **nothing)

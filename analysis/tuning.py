@@ -1,0 +1,294 @@
+"""The engine for the machine at hand: chosen by timing a few points, within a bound on memory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from analysis import memory
+from analysis.engines import PLAIN, Engine, Rows, Runner, Sequential, Together, Ways
+from analysis.examples import evaluation
+from analysis.heads import AsThePlanes
+from analysis.normalisation import Frozen
+from analysis.points import Conditions, Meter
+from analysis.results import Array, Subspace
+from landscape.data import Batch
+from landscape.errors import LandscapeError
+from landscape.problem import Problem
+
+LEAST = 8
+"""Examples in the smallest micro-batch that is tried, unless memory allows only fewer."""
+
+GROUPS = (4, 8, 16, 32, 64)
+"""Numbers of points together that are tried, each if the one before was of use."""
+
+BRIEF = 1e-3
+"""Seconds in which a CPU evaluates 8 examples of a model for which several points in one launch are tried."""
+
+NOISE = 0.05
+"""By which share another engine has to be faster to be preferred to one that was tried before it."""
+
+REPEATS = 3
+"""Timings of each engine, in turn with the best so far; the least counts, since other work only adds to them."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What may be used: bytes beyond model and data while a surface is measured (None: whatever there is), and about
+    how many seconds for choosing.
+    """
+
+    memory: int | None = None
+    seconds: float = 2.0
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What an engine needs: seconds a point, and bytes at the peak, beyond model and data."""
+
+    engine: Engine
+    seconds: float
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The engine to use, the seconds a point and the bytes that it is expected to need, and all that was tried."""
+
+    engine: Engine
+    seconds: float
+    bytes: int
+    tried: tuple[Trial, ...]
+
+
+def choose(problem: Problem, space: Subspace, conditions: Conditions, budget: Budget = Budget()) -> Choice:
+    """The fastest engine within a budget, of those tried; the engine of the conditions does not count.
+
+    Micro-batches are powers of two from 8 to the number of examples, and this number; points go one after another, and,
+    on a GPU or where 8 examples take less than a millisecond, 4, 8, ..., 64 together. An engine is timed on some
+    examples, three times in turn with the best so far, and the least is scaled to all of them. It is preferred to one
+    tried before if it is faster by more than 5 %; two in a row that are not end the search, and so does the time. What
+    the conditions' statistics and heads take at each point is in the seconds and the bytes.
+
+    Bytes are the peak of all tensors held while a point is measured, of the sums over examples and of the preparation
+    of a point, times a factor for what cannot be seen: libraries' scratch memory and the allocator's waste
+    (`allowance`).
+
+    Cost: `budget.seconds`, or a few points, whichever is more.
+
+    Raises:
+        LandscapeError: one example at a time needs more memory than the budget allows, with what it needs.
+    """
+    bench = _Bench(problem, space, conditions, budget)
+    best = bench.climb(bench.workplace(1), Sequential, None)
+    if problem.device.type != "cpu" or bench.brief:
+        for points in GROUPS:
+            try:
+                found = bench.climb(bench.workplace(points), partial(Together, points), best)
+            except LandscapeError:  # it cannot be vectorised
+                break
+            if found is best:
+                break
+            best = found
+    return Choice(best.engine, best.seconds, best.bytes, tuple(bench.tried))
+
+
+def allowance(device: torch.device) -> float:
+    """Bytes to be set aside for every byte of tensors."""
+    return 1.25 if device.type == "cuda" else 2.0
+
+
+def error_of(engine: Engine, problem: Problem, space: Subspace, conditions: Conditions) -> Array:
+    """The error that an engine causes: the largest relative difference of each task's loss from that of plain
+    sequential evaluation, [T], over the origin and the points at plus and minus one along each axis.
+
+    Infinite where only one of the two losses is finite. Cost: 2 (2 k + 2) points of a subspace with k directions.
+    """
+    axes = np.eye(len(space.basis))
+    points = np.concatenate([0 * axes[:1], axes, -axes])
+    found, plain = (
+        Meter(problem, space, replace(conditions, engine=each)).measure(points).loss
+        for each in (engine, Sequential(engine.micro_batch))
+    )
+    same = (found == plain) | (np.isnan(found) & np.isnan(plain))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        apart = np.abs(found - plain) / np.abs(plain)
+    largest: Array = np.max(np.where(same, 0.0, np.where(np.isfinite(apart), apart, np.inf)), axis=1)
+    return largest
+
+
+@dataclass(frozen=True, eq=False)
+class _Workplace:
+    """So many points together, ready to be evaluated, with what they take apart from the model's activations."""
+
+    points: int
+    runner: Runner
+    seconds: float
+    """A group of points."""
+    bytes: int
+
+
+class _Contender:
+    """An engine that can be timed again and again."""
+
+    def __init__(self, engine: Engine, size: int, run: Callable[[], float]) -> None:
+        self.engine, self.bytes, self.run = engine, size, run
+        self.seconds = float("inf")
+
+    def beats(self, holder: _Contender) -> bool:
+        """Whether it is faster by more than noise, timed in turn with the other."""
+        mine, theirs = zip(*((self.run(), holder.run()) for _ in range(REPEATS)), strict=True)
+        self.seconds, holder.seconds = min(mine), min(theirs)
+        return self.seconds < (1 - NOISE) * holder.seconds
+
+
+class _Bench:
+    """Times engines; everything that is the same for all of them is found once."""
+
+    def __init__(self, problem: Problem, space: Subspace, conditions: Conditions, budget: Budget) -> None:
+        self._problem, self._space, self._budget = problem, space, budget
+        self._batch = (conditions.examples or evaluation(problem)).batch
+        self._plain = replace(conditions, statistics=Frozen(), heads=AsThePlanes())
+        self._room = float("inf") if budget.memory is None else budget.memory / allowance(problem.device)
+        self._some, self.brief = len(self._batch), False
+        self._theta = torch.tensor(space.origin, dtype=problem.dtype, device=problem.device)
+        self._state = torch.tensor(space.buffers, dtype=torch.float64, device=problem.device)
+        self._extra = 0.0, 0
+        if (conditions.statistics, conditions.heads) != (self._plain.statistics, self._plain.heads):
+            with_all, without = self._around(conditions, 1), self._around(self._plain, 1)
+            self._extra = max(0.0, with_all[0] - without[0]), max(0, with_all[1] - without[1])
+        self.tried: list[Trial] = []
+        self._end = time.perf_counter() + budget.seconds
+
+    def workplace(self, points: int) -> _Workplace:
+        """Cost: a point's preparation and sums, and whatever building costs."""
+        seconds, size = self._around(self._plain, points)
+        built: list[Runner] = []
+        engine = Sequential() if points == 1 else Together(points)
+        size += memory.peak(lambda: built.append(engine.build(self._problem)), self._problem.device)
+        return _Workplace(points, built[0], seconds + points * self._extra[0], size + self._extra[1])
+
+    def climb(self, there: _Workplace, engine_of: Callable[[int], Engine], holder: _Contender | None) -> _Contender:
+        """The best of micro-batches from small to large, and of what was best before, if anything was."""
+        need = memory.need(lambda count: self._begun(there)(self._examples(count)), self._problem.device)
+        worse = 0
+        for size in self._sizes(there, need, holder):
+            if holder is not None and (worse == 2 or time.perf_counter() > self._end):
+                break
+            new = self._contender(there, engine_of(size))
+            if new is None:
+                break
+            if holder is None:
+                holder, new.seconds = new, min(new.run() for _ in range(REPEATS))
+            elif new.beats(holder):
+                holder, worse = new, 0
+            else:
+                worse += 1
+            self.tried.append(Trial(new.engine, new.seconds, new.bytes))
+        if holder is None:
+            raise self._too_little(there, need.at(1))
+        return holder
+
+    def _sizes(self, there: _Workplace, need: memory.Need, holder: _Contender | None) -> list[int]:
+        """Those that fit; with a holder, from as many evaluations at once as it has."""
+        count = len(self._batch)
+        sizes = [size for size in (LEAST << k for k in range(count.bit_length())) if size < count] + [count]
+        least = 0 if holder is None else holder.engine.together * holder.engine.micro_batch // there.points
+        fitting = [size for size in sizes if there.bytes + need.at(size) <= self._room]
+        if not fitting and holder is None:
+            fitting = [size for size in (4, 2, 1) if size < sizes[0] and there.bytes + need.at(size) <= self._room][:1]
+        return [size for size in fitting if size >= least]
+
+    def _contender(self, there: _Workplace, engine: Engine) -> _Contender | None:
+        """None where more memory is needed than there is."""
+        size, device = engine.micro_batch, self._problem.device
+
+        def once() -> None:
+            self._begun(there)(self._examples(size))
+
+        try:
+            used = there.bytes + memory.peak(once, device)
+            if used > self._room:
+                return None
+            if not self.tried:
+                taken = min(_seconds(once, device) for _ in range(REPEATS))
+                self._some, self.brief = int(self._budget.seconds / 100 / taken * size), taken / size * LEAST < BRIEF
+        except (RuntimeError, MemoryError) as error:
+            if not memory.ran_out(error):
+                raise
+            return None
+        pieces = list(self._batch[: max(size, self._some // there.points // size * size)].pieces(size))
+        examples = sum(len(piece) for piece in pieces)
+
+        def evaluate() -> None:
+            rows = self._begun(there)
+            for piece in pieces:
+                rows(piece)
+
+        def run() -> float:
+            return (_seconds(evaluate, device) / examples * len(self._batch) + there.seconds) / there.points
+
+        return _Contender(engine, int(allowance(device) * used), run)
+
+    def _begun(self, there: _Workplace) -> Rows:
+        return there.runner(self._theta.repeat(there.points, 1), self._state.repeat(there.points, 1))
+
+    def _examples(self, count: int) -> Batch:
+        return self._batch[:count] if count <= len(self._batch) else self._batch[[0] * count]
+
+    def _around(self, conditions: Conditions, points: int) -> tuple[float, int]:
+        """Seconds of a group of points, and bytes, of all that is done besides evaluating the model."""
+        meters: list[Meter] = []
+        at = np.zeros((points, len(self._space.basis)))
+
+        def first() -> None:
+            meters.append(Meter(self._problem, self._space, replace(conditions, engine=_Idle(points))))
+            meters[0].measure(at)
+
+        used = memory.peak(first, self._problem.device)
+        return _seconds(lambda: meters[0].measure(at), self._problem.device), used
+
+    def _too_little(self, there: _Workplace, one: float) -> LandscapeError:
+        assert self._budget.memory is not None
+        needed = allowance(self._problem.device) * (there.bytes + one)
+        return LandscapeError(
+            f"one example at a time needs about {_mib(needed)} beyond model and data, more than the "
+            f"{_mib(self._budget.memory)} allowed: allow at least as much, or use a smaller model"
+        )
+
+
+def _mib(size: float) -> str:
+    return f"{size / 2**20:.3g} MiB"
+
+
+def _seconds(work: Callable[[], object], device: torch.device) -> float:
+    start = time.perf_counter()
+    work()
+    if device.type != "cpu":
+        torch.accelerator.synchronize(device)
+    return time.perf_counter() - start
+
+
+@dataclass(frozen=True)
+class _Idle:
+    """An engine that gives zeros: what is left is the work around it."""
+
+    together: int
+    micro_batch: int = 128
+
+    def build(self, problem: Problem, ways: Ways = PLAIN) -> Runner:
+        count = len(problem.tasks) + len(problem.metric_names)
+
+        def begin(thetas: Tensor, buffers: Tensor) -> Rows:
+            return lambda batch: thetas.new_zeros(len(thetas), count, len(batch))
+
+        return begin
+
+    def smaller(self) -> Engine | None:
+        return None

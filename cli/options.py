@@ -1,0 +1,61 @@
+"""Options that several commands have, and what their words stand for."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from cli.console import Stages
+
+Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
+Json = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
+Threads = Annotated[int, typer.Option(min=1, help="Threads of torch in this process; more pay for large models.")]
+Jobs = Annotated[int, typer.Option(min=0, help="Processes side by side; 0: one a core.")]
+Runs = Annotated[list[Path], typer.Argument(help="Trajectory files.", metavar="RUN...")]
+Own = Annotated[
+    str,
+    typer.Option(
+        "--problem",
+        help="Your own problem, FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION; built-in ones are known from the runs.",
+    ),
+]
+Set = Annotated[
+    list[str], typer.Option("--set", help="A setting of the problem, KEY=VALUE; may be repeated.", metavar="KEY=VALUE")
+]
+
+
+def workbench(
+    runs: list[Path], out: Path, problem: str, setting: list[str], device: str, threads: int, workers: int, quiet: bool
+) -> Any:
+    from cli.study import bench
+
+    return bench(runs, out, problem, problem_settings(setting), device, threads, workers, Stages(quiet))
+
+
+def validated(kind: Any, **values: Any) -> Any:
+    from analysis.settings import section
+
+    return section(kind, values)
+
+
+def problem_settings(given: list[str]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for text in given:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"expected --set as KEY=VALUE, got {text!r}: put an equals sign between name and value")
+        try:
+            found[key.strip()] = json.loads(value)
+        except json.JSONDecodeError:
+            found[key.strip()] = value
+    return found
+
+
+def workers_for(jobs: int, device: str) -> int:
+    return jobs or (1 if device.startswith("cuda") else os.cpu_count() or 1)

@@ -1,0 +1,273 @@
+"""A survey of a plane or a line: what it leaves in the file, what it does not do again, what it refuses."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from analysis import archive, planes, recipes, survey
+from analysis.desk import Desk
+from analysis.results import (
+    ConflictMap,
+    Faithfulness,
+    Feet,
+    Interpolation,
+    Plane,
+    PlaneStability,
+    Profile,
+    Surface,
+    SurfaceEnsemble,
+    SurfaceShape,
+)
+from analysis.settings import ProblemName, SurfaceSettings
+from landscape import problems, store, training
+from landscape.errors import LandscapeError
+from landscape.optimisers import Optimiser
+from landscape.schedules import Every
+from landscape.strategies import Averaged, Independent
+from tests.analysis.synthetic import Told
+
+SMALL = {"width": 2, "features": 6, "norm": "batch", "train": 64, "evaluation": 32}
+DIGITS = ProblemName(name="digits", settings=SMALL)
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """Two strategies from one start, on small digits with batch norm."""
+    folder = tmp_path_factory.mktemp("runs")
+    problem = problems.load("digits", SMALL)
+    plan = training.Plan(6, 16, Every(2))
+    for strategy in (Averaged(Optimiser("Adam", lr=0.01)), Independent(Optimiser("Adam", lr=0.01))):
+        training.record(problem, strategy, plan, folder / f"{strategy.label}-0.h5")
+    return [store.open(folder / f"{name}-0.h5") for name in ("averaged", "independent")]
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """Engines that were timed are kept for the machine: not for the user's, in a test."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+
+
+@pytest.fixture
+def desk(runs, tmp_path):
+    return Desk(DIGITS, runs, tmp_path / "results.h5", Told())
+
+
+def settings(**changes):
+    return SurfaceSettings(**{"nx": 4, "ny": 3, "engine": "sequential:16", **changes})
+
+
+def test_a_principal_survey_leaves_every_answer_beside_the_surface(desk, runs):
+    surface = survey.survey(desk, settings(conflict=True))
+    found = archive.load_all(desk.results.path)
+    kinds = {group: type(entry.record) for group, entry in found.items()}
+    assert kinds["surface/principal"] is Surface
+    assert kinds["shape/principal"] is SurfaceShape
+    assert kinds["faithfulness/principal"] is Faithfulness
+    assert kinds["stability/principal"] is PlaneStability
+    assert kinds["conflict/principal"] is ConflictMap
+    assert {g for g, kind in kinds.items() if kind is Feet} == {
+        "feet/principal/averaged-0",
+        "feet/principal/independent-0",
+    }
+    assert found["surface/principal"].record == surface
+    checks = [check for entry in found.values() for check in entry.checks]
+    assert len(checks) >= 3
+    assert all(check.passed for check in checks), [c for c in checks if not c.passed]
+    assert found["conflict/principal"].record.x.tolist() == surface.x.tolist()
+    np.testing.assert_allclose(found["conflict/principal"].record.loss, surface.loss, rtol=1e-5)  # float32
+    assert surface.engine == "Sequential(micro_batch=16)"
+
+
+def test_what_is_known_is_not_done_again_and_what_changed_is(desk):
+    survey.survey(desk, settings(conflict=True))
+    first = list(desk.progress.stages)
+    again = survey.survey(desk, settings(conflict=True))
+    assert desk.progress.stages == first
+    survey.survey(desk, settings(nx=5))
+    assert desk.progress.stages == [*first, "surface"]
+    other = archive.load(desk.results.path, "surface/principal").record
+    assert len(other.x) == 5 != len(again.x)
+
+
+def test_progress_adds_up_and_the_plan_is_said_before(desk):
+    survey.survey(desk, settings())
+    amounts = dict(zip(desk.progress.stages, zip(desk.progress.amounts, desk.progress.told, strict=True), strict=True))
+    assert all(amount == told for amount, told in amounts.values()), amounts
+    assert amounts["surface"][0] == 12
+    (said,) = desk.progress.said
+    assert said.startswith("12 points, about ")
+    assert "MiB beyond model and data, by Sequential(micro_batch=16)" in said
+
+
+def test_training_data_and_other_statistics_stand_beside_the_first_surface(desk):
+    words = settings(data=["evaluation", "training"], batch_norm=["frozen", "reestimated"], examples=48)
+    first = survey.survey(desk, words)
+    there = {
+        group: entry.record
+        for group, entry in archive.load_all(desk.results.path).items()
+        if group.startswith("surface/")
+    }
+    assert set(there) == {
+        "surface/principal",
+        "surface/principal-training",
+        "surface/principal-reestimated",
+        "surface/principal-training-reestimated",
+    }
+    assert there["surface/principal"] == first
+    assert (first.split, first.batch_norm) == ("evaluation", "frozen")
+    other = there["surface/principal-training-reestimated"]
+    assert (other.split, other.examples) == ("training", 48)
+    assert other.batch_norm.startswith("estimated again")
+    assert len({record.loss.tobytes() for record in there.values()}) == 4
+
+
+def test_a_plane_of_other_settings_takes_everything_of_the_old_one_with_it(desk):
+    survey.survey(desk, settings(data=["evaluation", "training"], conflict=True, label="mine"))
+    survey.survey(desk, settings(plane="random", reach=0.5, label="mine"))
+    there = archive.groups(desk.results.path)
+    assert "surface/mine" in there
+    assert "shadow/mine/averaged-0" in there
+    assert not {"surface/mine-training", "conflict/mine", "stability/mine"} & set(there)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        {"plane": "through"},
+        {"plane": "through", "through": ["averaged-0@first", "averaged-0@4", "independent-0@last"]},
+        {"plane": "eigenvectors", "tasks": ["first", "picture"]},
+        {"plane": "gradients", "subset": "trunk.*", "tasks": ["first", "picture"]},
+        {"plane": "local", "centre": "independent-0@4"},
+        {"plane": "random", "centre": "averaged-0@first", "seed": 3},
+        {"plane": "principal", "subset": "shared", "heads": "interpolated", "centre": "averaged-0@first"},
+        {"plane": "principal", "subset": "shared", "heads": "refitted", "examples": 32},
+    ],
+    ids=lambda words: " ".join(map(str, words.values())),
+)
+def test_every_kind_of_plane_is_measured_over_its_origin(desk, words):
+    surface = survey.survey(desk, settings(**words, rise=2.0))
+    assert isinstance(surface, Surface)
+    assert surface.done.all()
+    j, i = list(surface.y).index(0.0), list(surface.x).index(0.0)
+    problem = desk.problem
+    if surface.heads == "as the plane's":
+        expected = problem.evaluate(*tensors(surface.plane, problem)).losses
+        np.testing.assert_allclose(surface.loss[:, j, i], expected, rtol=1e-5)
+    assert surface.plane.subset == {"gradients": "trunk.*", "eigenvectors": "shared", "local": "shared"}.get(
+        words["plane"], words.get("subset", "all")
+    )
+
+
+def tensors(plane, problem):
+    import torch
+
+    return torch.tensor(plane.origin, dtype=problem.dtype), torch.tensor(plane.buffers)
+
+
+def test_given_vectors_are_read_as_numbers_and_never_unpickled(desk, tmp_path, runs):
+    size = runs[0].layout.size
+    vectors = np.random.default_rng(0).standard_normal((2, size))
+    np.save(tmp_path / "v.npy", vectors)
+    surface = survey.survey(desk, settings(plane="given", vectors=str(tmp_path / "v.npy"), reach=0.1))
+    np.testing.assert_array_equal(surface.plane.basis, vectors)
+    np.save(tmp_path / "v.npy", vectors[::-1])
+    turned = survey.survey(desk, settings(plane="given", vectors=str(tmp_path / "v.npy"), reach=0.1))
+    np.testing.assert_array_equal(turned.plane.basis, vectors[::-1])  # known by its numbers, not by its name
+    np.save(tmp_path / "pickled.npy", np.array([object()]), allow_pickle=True)
+    (tmp_path / "text.npy").write_text("no array")
+    for name, message in (
+        ("pickled.npy", "cannot read .*pickled.npy: expected an array of numbers"),
+        ("text.npy", "cannot read .*text.npy: expected an array of numbers"),
+        ("none.npy", "there is no file .*none.npy: expected directions"),
+    ):
+        with pytest.raises(LandscapeError, match=message):
+            survey.survey(desk, settings(plane="given", vectors=str(tmp_path / name)))
+
+
+def test_a_line_between_two_ends_has_both_on_it(desk, runs):
+    profile = survey.survey(desk, settings(plane="line", nx=7))
+    assert isinstance(profile, Profile)
+    for at, run in zip((0.0, 1.0), runs, strict=True):
+        k = list(profile.x).index(at)
+        if at == 0.0:  # at the other end the statistics are still those of the first
+            np.testing.assert_allclose(profile.loss[:, k], run.losses[-1], rtol=1e-5)
+    assert archive.load(desk.results.path, "profile/line").record == profile
+
+
+def test_draws_make_an_ensemble_and_keep_every_member(desk):
+    survey.survey(desk, settings(plane="random", draws=3, seed=5, reach=0.5))
+    found = archive.load_all(desk.results.path)
+    ensemble = found["ensemble/random"].record
+    assert isinstance(ensemble, SurfaceEnsemble)
+    assert ensemble.seeds.tolist() == [5, 6, 7]
+    members = np.stack([found[f"surface/random-{seed}"].record.loss for seed in (5, 6, 7)])
+    np.testing.assert_array_equal(ensemble.median[:3], np.median(members, 0))
+
+
+def test_an_adaptive_survey_keeps_measured_and_interpolated_points_apart(desk):
+    survey.survey(desk, settings(nx=13, ny=11, adaptive=0.05, budget=0.6))
+    found = archive.load(desk.results.path, "interpolation/principal").record
+    assert isinstance(found, Interpolation)
+    assert np.isnan(found.surface.loss[:, ~found.surface.done]).all()
+    assert np.isfinite(found.loss).all()
+    assert "surface/principal" not in archive.groups(desk.results.path)
+    assert archive.load(desk.results.path, "shape/principal").record.minima.size == 4
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ({"centre": "avreaged-0@last"}, r"unknown run 'avreaged-0': .*did you mean 'averaged-0'"),
+        ({"centre": "averaged-0@3"}, r"has no snapshot at step 3; the nearest is at step (2|4)"),
+        ({"centre": "averaged-0@end"}, r"expected a snapshot as RUN@STEP, RUN@first or RUN@last, got 'averaged-0@end'"),
+        ({"plane": "through", "through": ["averaged-0@last"]}, r"expected 3 places for the plane 'through', got 1"),
+        ({"plane": "gradients", "tasks": ["first"]}, r"expected two tasks for a plane of gradients, got 1 \(first\)"),
+        ({"plane": "given"}, r"expected a file of two directions for the plane 'given'"),
+        ({"subset": "trunck.*"}, r"no parameter matches 'trunck\.\*'.*the nearest is 'trunk"),
+        (
+            {"plane": "random", "subset": "shared", "heads": "interpolated"},
+            r"expected interpolated heads with a plane that mixes snapshots",
+        ),
+        ({"engine": "sequentail:16"}, r"unknown engine|expected .*sequential"),
+        ({"max_memory": "many"}, r"expected an amount of memory above zero, such as 2GiB or 500MiB, got 'many'"),
+    ],
+)
+def test_words_that_mean_nothing_are_refused_before_anything_is_written(desk, words, message):
+    with pytest.raises(LandscapeError, match=message):
+        survey.survey(desk, settings(**words))
+
+
+@pytest.mark.parametrize(
+    ("text", "size"), [("2GiB", 2 << 30), ("500MiB", 500 << 20), ("1.5g", 3 << 29), ("1e9", 10**9), ("64 kB", 64 << 10)]
+)
+def test_amounts_of_memory_are_read(text, size):
+    assert recipes.memory(text) == size
+
+
+def test_an_interrupted_survey_goes_on_with_the_same_engine_and_ends_with_the_same_numbers(runs, tmp_path, monkeypatch):
+    whole = survey.survey(Desk(DIGITS, runs, tmp_path / "whole.h5", Told()), settings(nx=5, ny=6, engine="auto"))
+
+    class Stop(Told):
+        def tell(self, amount):
+            super().tell(amount)
+            if self.stages[-1] == "surface" and self.told[-1] >= 15:
+                raise KeyboardInterrupt
+
+    results = tmp_path / "results.h5"
+    with pytest.raises(KeyboardInterrupt):
+        survey.survey(Desk(DIGITS, runs, results, Stop()), settings(nx=5, ny=6, engine="auto"))
+    half = archive.load(results, "surface/principal").record
+    assert 0 < half.done.sum() < half.done.size
+    desk = Desk(DIGITS, runs, results, Told())
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another machine"))
+    found = survey.survey(desk, settings(nx=5, ny=6, engine="auto"))
+    assert found == whole
+    assert desk.progress.told[desk.progress.stages.index("surface")] == half.done.size - half.done.sum()
+
+
+def test_the_plane_of_a_survey_is_the_one_of_the_functions(desk, runs):
+    surface = survey.survey(desk, settings())
+    assert surface.plane == planes.principal(runs)
+    assert archive.load(desk.results.path, "plane/principal").record == surface.plane
+    assert isinstance(surface.plane, Plane)
