@@ -92,7 +92,7 @@ def refining(
     says so, and the record what was reached. How far the stated error holds: see `analysis.results.Interpolation`.
 
     Cost: one forward pass of the examples a point measured, and one for the centre; for each round and task m^3
-    operations for m points used (0.05 s for 200). `before`, an unfinished record of the same plane, grid, conditions
+    operations for m points used (0.01 s for 200). `before`, an unfinished record of the same plane, grid, conditions
     and choice, is gone on with: its rounds are gone through again without measuring, and end in the same values.
 
     Raises:

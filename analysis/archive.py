@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -94,6 +95,24 @@ def _dataset(entry: Entry) -> xr.Dataset:
     return dataset
 
 
+def require_writable(path: Path | str) -> None:
+    """Raises `ArchiveError` unless a file can be made in the folder of `path`, or where that folder is to be made."""
+    folder = Path(path).parent
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise _unwritable(path, error) from error
+
+
+def _unwritable(path: Path | str, error: OSError) -> ArchiveError:
+    return ArchiveError(
+        f"cannot write {path} ({error.strerror}): expected a folder that can be written; choose another"
+    )
+
+
 def load(path: Path | str, group: str) -> Entry:
     """Reads one group. Raises `ArchiveError` naming the groups that are there when it is not."""
     with _open(path) as file:
@@ -168,6 +187,11 @@ def _open(path: Path | str) -> Iterator[h5py.File]:
     except FileNotFoundError as error:
         raise ArchiveError(f"there is no file {path}: expected results of a study") from error
     except OSError as error:
+        if isinstance(error, BlockingIOError) or "unable to lock file" in str(error):
+            raise ArchiveError(
+                f"{path} is open for writing in another program: expected it to be closed there; close it, and give "
+                "the same command again"
+            ) from error
         raise ArchiveError(
             f"cannot read {path}: expected a whole {FORMAT} file; it is cut short or of another kind; choose "
             "another file"
@@ -241,14 +265,13 @@ def _kind(name: Any) -> type[Record]:
 
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[Path]:
+    require_writable(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = FileLock(path.with_name(f".{path.name}.lock"))
         lock.acquire()
     except OSError as error:
-        raise ArchiveError(
-            f"cannot write {path} ({error.strerror}): expected a folder that can be written; choose another"
-        ) from error
+        raise _unwritable(path, error) from error
     fresh = path.with_name(f".{path.name}.new")
     try:
         if path.exists():

@@ -481,8 +481,9 @@ def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
         try:
             found: Tensor = compiled(*arguments)
         except TorchDynamoException as error:
+            reason = " ".join(str(error).split("\n")[:2])
             raise LandscapeError(
-                f"torch.compile cannot compile the model and its losses ({str(error).strip().partition(chr(10))[0]}): "
+                f"torch.compile cannot compile the model and its losses ({reason}): "
                 "expected a model that it can, and a C++ compiler; use the engine inside, which does without"
             ) from error
         return found

@@ -51,7 +51,8 @@ class Reestimated:
     """Estimated again at each point from training examples, as `torch.optim.swa_utils.update_bn` does.
 
     Running mean and variance are the plain means over mini-batches of each mini-batch's mean and (unbiased) variance,
-    layer by layer in one pass. Mini-batches differ by at most one example, and have at most `batch_size`. Only the normalisation layers are in training mode; dropout stays off.
+    layer by layer in one pass. Mini-batches differ by at most one example, and have at most `batch_size`. Only the
+    normalisation layers are in training mode; dropout stays off.
 
     Cost a point: one forward pass of `examples` training examples.
     """

@@ -9,13 +9,12 @@ from analysis.results import Array
 
 
 def min_norm(gram: Array) -> tuple[float, Array]:
-    """min over a >= 0, sum_t a_t = 1 of ||sum_t a_t g_t|| from the Gram matrix g_s'g_t [T, T], with the weights a [T].
+    """min of ||sum_t a_t g_t|| over a >= 0, sum_t a_t = 1, with the weights a [T], from the Gram matrix g_s'g_t [T, T].
 
-    Zero for weights that exist exactly where the point is Pareto stationary (Desideri 2012, whose MGDA descends along
-    this combination). Exact, by non-negative least squares: with R'R = gram, min_a ||R a||^2 + (sum_t a_t - 1)^2 over
-    a >= 0 has its solution on the ray of the weights wanted. The norm is exact to about 1e-8 of the largest gradient's,
-    the root of the Gram matrix's rounding. Of several zero gradients all have the same weight. NaN where the matrix is
-    not finite.
+    Zero where the point is Pareto stationary; elsewhere minus the combination lowers all losses at once (Desideri 2012,
+    MGDA). Exact, by non-negative least squares: with R'R = gram, the minimum of ||R a||^2 + (sum_t a_t - 1)^2 over
+    a >= 0 lies on the ray of the weights. A Gram matrix knows the norm to about 1e-8 of the largest gradient's, the
+    root of its rounding. Zero gradients share all the weight. NaN where the matrix is not finite.
     """
     gram = np.asarray(gram, np.float64)
     count = len(gram)

@@ -135,12 +135,17 @@ class Meter:
         )
 
     def _each_loss(self, thetas: Tensor, states: Tensor) -> Tensor:
-        return torch.cat(list(self._each(thetas, states)), 2)[:, : len(self._problem.tasks)]
+        return self._whole(thetas, states)[:, : len(self._problem.tasks)]
+
+    def _whole(self, thetas: Tensor, states: Tensor) -> Tensor:
+        """Losses and metrics of every example, [K, T + M, N]."""
+        (rows,) = self._blocks(thetas, states, len(self._examples))
+        return rows
 
     def _gathered(self, groups: Iterable[Tensor]) -> Measured:
         if self._centre is None:
             centre = self._theta(self._origin.new_zeros(1, len(self._basis)))
-            self._centre = torch.cat(list(self._each(*self._prepared(centre))), 2)[0]
+            self._centre = self._whole(*self._prepared(centre))[0]
         found = torch.cat([self._summed(*self._prepared(group)) for group in groups]).cpu().numpy().T
         return Measured(*np.split(found, self._rows[:-1]))
 
@@ -160,27 +165,33 @@ class Meter:
             thetas = torch.stack([self._refit(theta, state) for theta, state in zip(thetas, states, strict=True)])
         return thetas, states
 
-    def _each(self, thetas: Tensor, states: Tensor) -> Iterator[Tensor]:
-        """Losses and metrics of every example, [K, T + M, B], micro-batch by micro-batch."""
-        rows = self._runner(thetas, states)
+    def _blocks(self, thetas: Tensor, states: Tensor, size: int) -> Iterator[Tensor]:
+        """Losses and metrics of all examples, [K, T + M, B], `size` or a little more at a time; a block holds until the
+        next. It is one tensor from the start: small ones of many micro-batches would lie between the activations and
+        leave holes that the next activations do not fit into.
+        """
+        rows, left = self._runner(thetas, states), len(self._examples)
         if not self._pieces or len(self._pieces[0]) > self.engine.micro_batch:
             self._pieces = list(self._examples.batch.pieces(self.engine.micro_batch))
+        block, held = None, 0
         for piece in self._pieces:
-            yield rows(piece)
+            found = rows(piece)
+            if block is None:
+                block = found.new_empty(*found.shape[:2], min(left, size + len(piece) - 1))
+            block[:, :, held : held + len(piece)] = found
+            held, left = held + len(piece), left - len(piece)
+            if held >= size or not left:
+                yield block[:, :, :held]
+                held = 0
 
     def _summed(self, thetas: Tensor, states: Tensor) -> Tensor:
         """Everything that is known of K points, [K, 3 T + 2 + 2 M] in float64, on the device."""
         tasks, centre = len(self._problem.tasks), self._centre
         assert centre is not None
-        sums, pending, first = _Moments(), list[Tensor](), 0
-        for rows in self._each(thetas, states):
-            pending.append(rows)
-            held = sum(part.shape[2] for part in pending)
-            if held >= BLOCK:
-                sums.add(_with_average(torch.cat(pending, 2), centre[:, first : first + held], tasks))
-                pending, first = [], first + held
-        if pending:
-            sums.add(_with_average(torch.cat(pending, 2), centre[:, first:], tasks))
+        sums, first = _Moments(), 0
+        for block in self._blocks(thetas, states, max(1, BLOCK // len(thetas))):
+            sums.add(_with_average(block, centre[:, first : first + block.shape[2]], tasks))
+            first += block.shape[2]
         mean, error = sums.mean, sums.standard_error
         plain, paired = slice(0, tasks + 1), slice(tasks + 1, 2 * tasks + 2)
         return torch.cat(

@@ -24,8 +24,21 @@ Tell = Callable[[int], None]
 _amounts: Any = None
 
 
-def run_all(job: Callable[..., Result], arguments: Sequence[tuple[Any, ...]], workers: int, tell: Tell) -> list[Result]:
+def _nothing(index: int, result: Any) -> None:
+    pass
+
+
+def run_all(
+    job: Callable[..., Result],
+    arguments: Sequence[tuple[Any, ...]],
+    workers: int,
+    tell: Tell,
+    each: Callable[[int, Result], None] = _nothing,
+) -> list[Result]:
     """`job(*arguments[i], tell)` for every i, results in order; at most `workers` at a time.
+
+    `each(i, result)` is called here as jobs end, in whatever order they do; also of those that ended before another
+    one failed.
 
     With one worker everything runs here. Workers are fresh processes (`spawn`) with one torch thread each: small
     networks gain nothing from more, and a core that two processes share makes both wait. The first error ends all.
@@ -34,14 +47,18 @@ def run_all(job: Callable[..., Result], arguments: Sequence[tuple[Any, ...]], wo
         LandscapeError: a worker was killed. And whatever a job raises.
     """
     if workers <= 1 or len(arguments) <= 1:
-        return [job(*given, tell) for given in arguments]
+        found = []
+        for index, given in enumerate(arguments):
+            found.append(job(*given, tell))
+            each(index, found[-1])
+        return found
     context = multiprocessing.get_context("spawn")
     amounts = context.SimpleQueue()  # a put is done when it returns, so that no amount comes after its job
     pool = ProcessPoolExecutor(min(workers, len(arguments)), context, _begin, (amounts,))
     try:
         with _sigint_blocked():
             futures = [pool.submit(_in_worker, job, given) for given in arguments]
-        _listen(futures, _processes(pool), amounts, tell)
+        _listen(futures, _processes(pool), lambda: _drain(amounts, tell), each)
         return [future.result() for future in futures]
     except BrokenProcessPool as error:
         _end(pool)
@@ -99,14 +116,26 @@ def _end(pool: ProcessPoolExecutor) -> None:
         process.terminate()
 
 
-def _listen(futures: Sequence[Future[Any]], processes: Sequence[Any], amounts: Any, tell: Tell) -> None:
+def _drain(amounts: Any, tell: Tell) -> None:
+    while not amounts.empty():
+        tell(amounts.get())
+
+
+def _listen(
+    futures: Sequence[Future[Result]],
+    processes: Sequence[Any],
+    hear: Callable[[], None],
+    each: Callable[[int, Result], None],
+) -> None:
     """Waits for all jobs. Workers are watched here as well: the pool misses the death of one that it started last."""
-    pending = set(futures)
+    pending, numbers = set(futures), {future: index for index, future in enumerate(futures)}
     while pending:
-        if any(process.exitcode is not None for process in processes):
-            raise BrokenProcessPool
         done, pending = wait(pending, timeout=0.2, return_when=FIRST_EXCEPTION)
-        while not amounts.empty():
-            tell(amounts.get())
+        hear()
+        for future in sorted(done, key=numbers.__getitem__):
+            if future.exception() is None:
+                each(numbers[future], future.result())
         for future in done:
             future.result()
+        if pending and any(process.exitcode is not None for process in processes):
+            raise BrokenProcessPool

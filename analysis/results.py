@@ -350,7 +350,8 @@ class Profile(Values):
 class SurfaceEnsemble(Record):
     """Surfaces over several random planes through one point, point by point: median and quantiles over the planes.
 
-    Losses of the tasks, then of their average. What all draws agree on is there; the rest is the draw.
+    Losses of the tasks, then of their average over tasks, member by member. Where `low` and `high` agree, all draws
+    show the same; where they do not, one draw shows itself.
     """
 
     tasks: tuple[str, ...] = _names("view")
@@ -363,8 +364,13 @@ class SurfaceEnsemble(Record):
     quantiles: Array = _array("bound")
     """Of `low` and of `high`."""
     seeds: Array = _array("member")
+    """Those that drew the directions."""
     recipe: str
     examples: int
+    data: str
+    """Content hash of the examples."""
+    split: str
+    """Which examples: `evaluation` or `training`."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -380,6 +386,8 @@ class ProfileEnsemble(Record):
     seeds: Array = _array("member")
     recipe: str
     examples: int
+    data: str
+    split: str
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -609,14 +617,19 @@ class Training(Record):
 @dataclass(frozen=True, eq=False, kw_only=True)
 class RateSearch(Record):
     """A search of the learning rate for one strategy: the evaluation loss that each rate reached; the least one
-    wins.
+    wins. It may be unfinished.
     """
 
     label: str
     rates: Array = _array("rate")
     losses: Array = _array("rate", units="loss")
-    """Averaged evaluation loss at the end of a short run with a seed of its own; not finite where the run diverged."""
+    """Averaged evaluation loss at the end of a short run with a seed of its own; infinite where the run diverged, NaN
+    where it was not done.
+    """
+    done: Array = _array("rate")
+    """Which rates were tried."""
     chosen: float
+    """The rate with the least loss; NaN until all rates are done, and where all diverged."""
     steps: int
     seed: int
 

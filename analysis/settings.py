@@ -193,9 +193,27 @@ class Settings(_Section):
                 raise ValueError(f"two strategies are called {title!r}: give one of them another label")
         if len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise ValueError(f"expected distinct seeds of 0 or more, got {self.seeds}")
+        if self.search.seed in self.seeds and not all(strategy.rate for strategy in self.strategies):
+            raise ValueError(
+                f"search.seed: expected a seed that the study does not use, got {self.search.seed}, which is among the "
+                f"seeds {self.seeds}: rates chosen on a run would favour it; give another seed"
+            )
         for strategy in self.strategies:
             strategy.strategy(self.training.optimiser, strategy.rate or self.search.rates[0])
+        self._require_snapshots()
         return self
+
+    def _require_snapshots(self) -> None:
+        """Raises unless every step of `hessian.at` will be stored."""
+        last, every = self.training.steps, self.training.every
+        for step in self.hessian.at:
+            if step not in (0, last) and not (0 < step < last and step % every == 0):
+                below = min(max(step, 0), last) // every * every
+                nearest = min((below, min(below + every, last)), key=lambda there: abs(there - step))
+                raise ValueError(
+                    f"hessian.at: expected steps with a snapshot (every {every} from 0 on, and the last one, {last}), "
+                    f"got {step}: the nearest is at step {nearest}"
+                )
 
 
 def read(path: Path) -> Settings:

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from analysis import jobs
-from analysis.archive import Entry
+from analysis.archive import Entry, find, safe_name
 from analysis.archive import Provenance as Made
+from analysis.desk import Progress, Results, group_of, record_hash, trajectory_hash
+from analysis.estimates import Left, everything, points_of
 from analysis.pool import run_all
-from analysis.results import RateSearch
-from analysis.settings import Settings, StrategySettings
-from analysis.desk import Progress, Results
+from analysis.results import Interpolation, RateSearch, Record, Surface
+from analysis.settings import Settings, StrategySettings, SurfaceSettings
 from analysis.workbench import Workbench
 from landscape import store
 from landscape.errors import LandscapeError
@@ -59,9 +62,72 @@ class Study:
             for seed in self._settings.seeds
         ]
 
-    def missing(self) -> list[Path]:
-        """The files of the runs that are still to be made or to be gone on with."""
-        return [path for _, _, path in self._runs() if not (path.exists() and store.open(path).complete)]
+    def left(self) -> Left:
+        """What is still to be done, the drawing aside. Cost: one pass over the runs that are there."""
+        chosen, whole = self._settings, everything(self._settings)
+        searches = self._searches()
+        there = [store.open(path) if path.exists() else None for _, _, path in self._runs()]
+        steps = [chosen.training.steps - (0 if run is None else int(run.steps[-1])) for run in there]
+        complete = [run for run in there if run is not None and run.complete]
+        hashes = {run.name: trajectory_hash(run) for run in complete} if self._results.path.exists() else {}
+        first = [run for run in complete if run.provenance.seed == chosen.seeds[0]]
+        points, feet = whole.points, whole.feet
+        for runs, surface in self._planes(complete, first):
+            measured, evaluated = self._measured({run.name: hashes.get(run.name, "") for run in runs}, surface)
+            points, feet = points - measured, feet - evaluated
+        known = [run for run in first if self._has_eigenvalues(run, hashes.get(run.name, ""))]
+        seeds = len(chosen.seeds)
+        return Left(
+            rates=tuple(int((~searches[n].done).sum()) if n in searches else 0 for n in range(len(chosen.strategies))),
+            steps=tuple(tuple(steps[n * seeds : (n + 1) * seeds]) for n in range(len(chosen.strategies))),
+            points=points,
+            feet=feet,
+            spectra=whole.spectra - len(known),
+        )
+
+    def _planes(
+        self, runs: Sequence[Trajectory], first: Sequence[Trajectory]
+    ) -> list[tuple[Sequence[Trajectory], SurfaceSettings]]:
+        """Which runs lie on which plane, of the planes all of whose runs are here."""
+        settings, found = self._settings, []
+        if len(runs) == len(self._runs()):
+            found.append((runs, settings.surface))
+        if len(settings.seeds) > 1 and len(first) == len(settings.strategies):
+            found.append((first, self._of_first(settings.surface)))
+        return found
+
+    def _of_first(self, surface: SurfaceSettings) -> SurfaceSettings:
+        return surface.model_copy(update={"label": f"seed-{self._settings.seeds[0]}"})
+
+    def _measured(self, runs: Mapping[str, str], chosen: SurfaceSettings) -> tuple[int, int]:
+        """Of one plane of these runs, given with their hashes: points that are measured, runs with true losses."""
+        title, data = chosen.title, {"data": self._data}
+        plane = self._as_chosen(f"plane/{title}", {**runs, **data}, chosen.model_dump())
+        if plane is None:
+            return 0, 0
+        of_plane = {"plane": record_hash(plane), **data}
+        variants = [f"surface/{title}{suffix}" for suffix in ("", "-training", "-reestimated", "-training-reestimated")]
+        found = [self._as_chosen(group, of_plane, chosen.model_dump()) for group in variants]
+        measured = sum(int(surface.done.sum()) for surface in found if isinstance(surface, Surface))
+        if chosen.adaptive:
+            fit = self._as_chosen(f"interpolation/{title}", of_plane, chosen.model_dump())
+            measured = int(fit.surface.done.sum()) if isinstance(fit, Interpolation) else 0
+            measured = points_of(chosen) if isinstance(fit, Interpolation) and fit.reached else measured
+        feet = [self._as_chosen(f"feet/{title}/{safe_name(name)}", {**runs, **of_plane}, {}) for name in runs]
+        return min(measured, points_of(chosen)), sum(record is not None for record in feet)
+
+    def _has_eigenvalues(self, run: Trajectory, its_hash: str) -> bool:
+        inputs = {run.name: its_hash, "data": self._data}
+        return self._as_chosen(f"eigenvalues/{group_of(run)}", inputs, self._settings.hessian.model_dump()) is not None
+
+    def _as_chosen(self, group: str, inputs: Mapping[str, str], chosen: Mapping[str, Any]) -> Record | None:
+        """What the results hold of a group, if it was made from these inputs and no setting of it is another now."""
+        entry = find(self._results.path, group)
+        if entry is None or dict(entry.provenance.inputs) != dict(inputs):
+            return None
+        now = {"problem": self._settings.problem, "problem_settings": self._settings.problem_settings, **chosen}
+        same = all(now.get(key, value) == value for key, value in entry.provenance.settings.items())
+        return entry.record if same else None
 
     def run(self) -> None:
         """All stages: rate search, training, surfaces, eigenvalues and exploration.
@@ -75,7 +141,7 @@ class Study:
         first = [run for run in runs if run.provenance.seed == settings.seeds[0]]
         self._bench(runs).surface(settings.surface)
         if len(first) < len(runs):
-            self._bench(first).surface(settings.surface.model_copy(update={"label": f"seed-{settings.seeds[0]}"}))
+            self._bench(first).surface(self._of_first(settings.surface))
         self._bench(first).eigenvalues(settings.hessian)
         self._bench(runs).explore(settings.strategies[0].title)
 
@@ -83,47 +149,54 @@ class Study:
         return Workbench(self._settings.named_problem, runs, self._results.path, self._progress, self._workers)
 
     def rates(self) -> list[float]:
-        """The learning rate of every strategy: given, searched before, or searched now."""
-        known = {
-            s.title: self._results.known(f"search/{s.title}", self._made(s), RateSearch)
-            for s in self._settings.strategies
-        }
-        todo = [n for n, s in enumerate(self._settings.strategies) if not s.rate and known[s.title] is None]
+        """The learning rate of every strategy: given, searched before, or searched now.
+
+        Every rate tried is saved at once, so that an interrupted search goes on with those that are missing.
+        """
+        found = self._searches()
+        todo = [(number, int(k)) for number, record in found.items() for k in np.flatnonzero(~record.done)]
         if todo:
-            known |= {record.label: record for record in self._search(todo)}
-        found = [(s.rate, known[s.title]) for s in self._settings.strategies]
-        return [rate if record is None else record.chosen for rate, record in found]
+            self._search(found, todo)
+        for record in found.values():
+            if not np.isfinite(record.losses).any():
+                raise LandscapeError(
+                    f"{record.label} diverged at every learning rate: expected one of {record.rates.tolist()} to "
+                    "train; give smaller ones"
+                )
+        return [s.rate or found[number].chosen for number, s in enumerate(self._settings.strategies)]
 
-    def _search(self, numbers: Sequence[int]) -> list[RateSearch]:
-        chosen = self._settings.search
-        grid = [(self._settings, number, rate) for number in numbers for rate in chosen.rates]
-        with self._results.stage("search of learning rates", len(grid) * chosen.steps) as note:
-            losses = np.array(run_all(jobs.search_rate, grid, self._workers, self._progress.tell)).reshape(
-                len(numbers), -1
+    def _searches(self) -> dict[int, RateSearch]:
+        """The searches that the study needs, by the strategy's number, with what is known of them."""
+        chosen, found = self._settings.search, {}
+        for number, strategy in enumerate(self._settings.strategies):
+            if strategy.rate:
+                continue
+            known = self._results.known(f"search/{strategy.title}", self._made(strategy), RateSearch)
+            found[number] = known or RateSearch(
+                label=strategy.title,
+                rates=np.array(chosen.rates),
+                losses=np.full(len(chosen.rates), np.nan),
+                done=np.zeros(len(chosen.rates), bool),
+                chosen=float("nan"),
+                steps=chosen.steps,
+                seed=chosen.seed,
             )
-            strategies = [self._settings.strategies[number] for number in numbers]
-            records = [self._least(strategy, row) for strategy, row in zip(strategies, losses, strict=True)]
-            pairs = zip(strategies, records, strict=True)
-            self._results.save({f"search/{s.title}": Entry(record, self._made(s)) for s, record in pairs})
-            note(", ".join(f"{record.label} {record.chosen:g}" for record in records))
-        return records
+        return found
 
-    def _least(self, strategy: StrategySettings, losses: np.ndarray[tuple[int], np.dtype[np.float64]]) -> RateSearch:
+    def _search(self, found: dict[int, RateSearch], todo: Sequence[tuple[int, int]]) -> None:
+        """Tries the rates that are missing, and puts them into the records as they come."""
         chosen = self._settings.search
-        if not np.isfinite(losses).any():
-            raise LandscapeError(
-                f"{strategy.title} diverged at every learning rate: expected one of {chosen.rates} to "
-                "train; give smaller ones"
-            )
-        best = chosen.rates[int(np.argmin(losses))]
-        return RateSearch(
-            label=strategy.title,
-            rates=np.array(chosen.rates),
-            losses=losses,
-            chosen=best,
-            steps=chosen.steps,
-            seed=chosen.seed,
-        )
+
+        def keep(index: int, loss: float) -> None:
+            number, k = todo[index]
+            strategy = self._settings.strategies[number]
+            found[number] = _tried(found[number], k, loss)
+            self._results.save({f"search/{strategy.title}": Entry(found[number], self._made(strategy))})
+
+        with self._results.stage("search of learning rates", len(todo) * chosen.steps) as note:
+            arguments = [(self._settings, number, chosen.rates[k]) for number, k in todo]
+            run_all(jobs.search_rate, arguments, self._workers, self._progress.tell, keep)
+            note(", ".join(f"{record.label} {record.chosen:g}" for record in found.values()))
 
     def train(self, rates: Sequence[float]) -> list[Trajectory]:
         """Every strategy with every seed, each into its file; finished runs are left alone."""
@@ -156,3 +229,12 @@ class Study:
             "strategy": strategy.model_dump(),
         }
         return Made({"data": self._data}, settings, versions(), 0.0, self._settings.device, now())
+
+
+def _tried(record: RateSearch, k: int, loss: float) -> RateSearch:
+    """A search with one rate more; when it is the last one, the best is chosen."""
+    losses, done = record.losses.copy(), record.done.copy()
+    losses[k], done[k] = loss, True
+    finished = done.all() and np.isfinite(losses).any()
+    best = float(record.rates[int(np.argmin(losses))]) if finished else float("nan")
+    return replace(record, losses=losses, done=done, chosen=best)

@@ -53,7 +53,7 @@ def survey(desk: Desk, chosen: SurfaceSettings) -> Surface | Profile:
 
 
 def plan(desk: Desk, chosen: SurfaceSettings) -> str:
-    """What a survey would measure: points, time, memory, engine. Makes the plane and times the engine, saves nothing."""
+    """What a survey would measure: points, time, memory, engine. Makes the plane, times the engine, saves nothing."""
     space = recipes.plane(chosen, desk.problem, desk.runs)
     conditions = recipes.conditions(chosen, desk.problem, chosen.data[0], chosen.batch_norm[0])
     engine = chosen_engine(chosen, desk.problem, space, conditions)
@@ -298,7 +298,8 @@ class _Survey:
             desk.results.save({f"line/{title}": Entry(line, made)})
         x = recipes.along(self._chosen, self._problem, line)
         pairs = [(data, norm) for data in self._chosen.data for norm in self._chosen.batch_norm]
-        return [self._profile(line, x, pair, _suffix(self._chosen, pair)) for pair in pairs].pop(0)
+        profiles = [self._profile(line, x, pair, _suffix(self._chosen, pair)) for pair in pairs]
+        return profiles[0]
 
     def _profile(self, line: Line, x: Sequence[float], pair: tuple[str, str], suffix: str) -> Profile:
         desk, group = self._desk, f"profile/{self._title}{suffix}"

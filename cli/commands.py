@@ -92,19 +92,21 @@ def study(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")] = "",
     jobs: Jobs = 0,
     plan: Annotated[
-        bool, typer.Option("--plan", help="Say what would be done and how long it would take, then stop.")
+        bool, typer.Option("--plan", help="Say what is left to do and how long it would take, then stop.")
     ] = False,
     quiet: Quiet = False,
     as_json: Json = False,
 ) -> None:
     """Train strategies x seeds, analyse them, draw every figure and write a report, in one folder.
 
-    The folder gets study.toml, runs/, results.h5, figures/ and report.html. What is there already is not done again.
+    The folder gets study.toml, runs/, results.h5, figures/ and report.html. What is there already is not done again;
+    figures and report are drawn anew each time.
     """
     import torch
 
     from analysis import estimates
     from analysis import study as studies
+    from analysis.archive import require_writable
     from analysis.jobs import problem_of
     from cli.study import chosen_settings, write_settings
 
@@ -123,14 +125,14 @@ def study(
     shown = Stages(quiet)
     work = studies.Study(chosen, out, shown, workers)
     if plan:
-        _plan(estimates.plan(chosen, problem_of(chosen.named_problem), workers), workers, as_json)
+        _plan(estimates.plan(chosen, problem_of(chosen.named_problem), workers, work.left()), workers, as_json)
         return
     write_settings(chosen, out)
-    missing = work.missing()
-    if missing and not quiet:
-        stages = estimates.plan(chosen, problem_of(chosen.named_problem), workers)
-        seconds = duration(sum(stage.seconds for stage in stages))
-        say(f"about {seconds} and the drawing, less what {out} holds already: {len(missing)} runs are to be trained")
+    require_writable(out / "results.h5")
+    if not quiet:
+        stages = estimates.plan(chosen, problem_of(chosen.named_problem), workers, work.left())
+        todo = ", ".join(f"{stage.amount} {stage.unit}" for stage in stages if stage.amount)
+        say(f"about {duration(sum(stage.seconds for stage in stages))} for what is left: {todo}")
     try:
         work.run()
     finally:
@@ -243,11 +245,13 @@ def hessian(
     as_json: Json = False,
 ) -> None:
     """Largest Hessian eigenvalues of every task and of the average on the shared parameters, with true residuals."""
+    from analysis.archive import require_writable
     from analysis.settings import HessianSettings
     from cli.study import snapshots_at
 
     chosen = validated(HessianSettings, top=top, tolerance=tolerance, products=products, **snapshots_at(at))
     with workbench(runs, out, problem, setting, device, threads, workers_for(jobs, device), quiet) as bench:
+        require_writable(out)
         found = bench.eigenvalues(chosen)
     if as_json:
         emit(
@@ -292,10 +296,12 @@ def explore(
     as_json: Json = False,
 ) -> None:
     """How far every run moved the shared parameters, and whether strategies differ at equal budgets."""
+    from analysis.archive import require_writable
     from cli.study import require_label
 
     with workbench(runs, out, problem, setting, device, 1, 1, quiet) as bench:
         require_label(baseline, bench.labels)
+        require_writable(out)
         explored, compared = bench.explore(baseline)
     if as_json:
         emit(
@@ -387,7 +393,7 @@ def _plan(stages: list[Any], workers: int, as_json: bool) -> None:
     total = duration(sum(stage.seconds for stage in stages))
     rows = [[stage.name, f"{stage.amount} {stage.unit}", f"about {duration(stage.seconds)}"] for stage in stages]
     processes = "one process" if workers == 1 else f"{workers} processes"
-    show(f"About {total} in {processes}, and the drawing", ["stage", "work", "time"], rows)
+    show(f"About {total} in {processes} for what is left", ["stage", "work", "time"], rows)
 
 
 def _reduction(text: str) -> Any:

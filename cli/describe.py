@@ -16,7 +16,33 @@ Facts = dict[str, Any]
 
 def describe(path: Path) -> Facts:
     """The facts of a trajectory or of a results file, told apart by the format that the file states."""
-    return _results(path) if _format(path) == archive.FORMAT else _trajectory(path)
+    if not path.exists():
+        raise ValueError(f"there is no file {path}: expected a trajectory, a results file or a study's folder with one")
+    if _format(path) == archive.FORMAT:
+        return _results(path)
+    from landscape.errors import LandscapeError
+
+    try:
+        return _trajectory(path)
+    except LandscapeError as error:
+        if _is_trajectory(path):
+            raise
+        raise ValueError(
+            f"cannot read {path}: expected a trajectory, a results file or a study's folder, got something that is "
+            "empty, cut short or of another kind; choose another"
+        ) from error
+
+
+def _is_trajectory(path: Path) -> bool:
+    """Whether a file says that it is a trajectory, also one whose writer was killed."""
+    from landscape.store import FORMAT
+    from landscape.unclosed import AsClosed
+
+    try:
+        with AsClosed(path) as raw, h5py.File(raw, "r") as file:
+            return bool(file.attrs.get("format") == FORMAT)
+    except (OSError, RuntimeError):
+        return False
 
 
 def lines(facts: Facts) -> list[list[str]]:

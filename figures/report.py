@@ -61,8 +61,8 @@ class Trust:
 class Contents:
     """What a report is made from; whatever is missing is left out of the page.
 
-    Surfaces, conflict maps and interpolations come with the shadows that lie on them; the first surface is also drawn in
-    relief. `changed` holds pairs of surfaces of one plane under other conditions. `summary` holds sentences of
+    Surfaces, conflict maps and interpolations come with the shadows that lie on them; the first surface is also drawn
+    in relief. `changed` holds pairs of surfaces of one plane under other conditions. `summary` holds sentences of
     the study's own, `settings` the text of its settings file, `provenance` and `timings` rows of a name and a value.
     """
 

@@ -235,6 +235,9 @@ def rates(searches: Sequence[RateSearch]) -> Table:
     every = sorted({float(rate) for search in searches for rate in search.rates})
     rows: list[list[Cell | str]] = [[search.label, *(_rate(search, rate) for rate in every)] for search in searches]
     note = "Averaged evaluation loss at the end of a short run with one seed; the chosen rate is marked."
+    unfinished = [s.label for s in searches if not s.done.all()]
+    if unfinished:
+        note += f" Not finished, nothing is chosen yet: {listed(unfinished)}."
     near = [f"{s.label} {rate:.3g}" for s in searches for rate in _near(s)]
     if near:
         note += f" Within {NEAR:.0%} of it, which one seed cannot tell apart: {listed(near)}."
@@ -243,6 +246,8 @@ def rates(searches: Sequence[RateSearch]) -> Table:
 
 def _near(search: RateSearch) -> tuple[float, ...]:
     """Rates that did nearly as well as the chosen one."""
+    if not np.isfinite(search.chosen):
+        return ()
     best = float(search.losses[search.rates == search.chosen].min())
     return tuple(
         float(r)
@@ -255,6 +260,8 @@ def _rate(search: RateSearch, rate: float) -> Cell:
     found = np.flatnonzero(search.rates == rate)
     if found.size == 0:
         return Cell("\u2013")
+    if not search.done[found[0]]:
+        return Cell("not tried yet", "", "open")
     loss = float(search.losses[found[0]])
     if not np.isfinite(loss):
         return Cell("diverged", "", "open")

@@ -27,23 +27,47 @@ class _HasLoss(Protocol):
 
 
 def require_per_example(tasks: Sequence[_HasLoss], predictions: Sequence[Any], batch: Batch) -> None:
-    """Raises unless every loss and metric gives one value an example, [B]."""
+    """Raises unless every loss and metric gives one value an example, [B], which no other example changes.
+
+    Each is evaluated on all examples and on either half of them alone: three calls.
+    """
+    count = len(batch)
     for task, prediction, target in zip(tasks, predictions, batch.targets, strict=True):
         for what, function in (("loss", task.loss), *((f"metric {name!r}", f) for name, f in task.metrics.items())):
-            try:
-                value = function(prediction, target)
-            except (RuntimeError, ValueError, TypeError, IndexError) as error:
-                raise LandscapeError(
-                    f"the {what} of task {task.name!r} failed on a batch of {len(batch)} examples "
-                    f"({str(error).splitlines()[0]}): expected a function of (prediction {_shape(prediction)}, "
-                    f"target {_shape(target)})"
-                ) from error
-            if not isinstance(value, Tensor) or value.shape != (len(batch),):
-                raise LandscapeError(
-                    f"the {what} of task {task.name!r} is not per example: expected shape [{len(batch)}] "
-                    f"for {len(batch)} "
-                    f"examples, got {_shape(value)}; use reduction='none' and average over all but the first dimension"
-                )
+            called = f"the {what} of task {task.name!r}"
+            together = _values(called, function, (prediction, target), count)
+            halves = (slice(count // 2), slice(count // 2, None)) if count > 1 else ()
+            for half in halves:
+                rows = len(range(count)[half])
+                given = tree_map(lambda leaf, half=half: _cut(leaf, half, count), (prediction, target))
+                if not _close(together[half], _values(called, function, given, rows), None):
+                    raise LandscapeError(
+                        f"{called} mixes the examples of a batch: its values for {rows} of {count} examples change "
+                        "when they are evaluated without the others; expected each to depend on its own prediction "
+                        "and target alone: take no mean, sum or norm over the first dimension, and draw nothing"
+                    )
+
+
+def _values(called: str, function: Any, given: tuple[Any, Any], count: int) -> Tensor:
+    prediction, target = given
+    try:
+        value = function(prediction, target)
+    except (RuntimeError, ValueError, TypeError, IndexError) as error:
+        raise LandscapeError(
+            f"{called} failed on a batch of {count} examples ({' '.join(str(error).split())}): "
+            f"expected a function of (prediction {_shape(prediction)}, target {_shape(target)})"
+        ) from error
+    if not isinstance(value, Tensor) or value.shape != (count,):
+        raise LandscapeError(
+            f"{called} is not per example: expected shape [{count}] for {count} examples, got {_shape(value)}; "
+            "use reduction='none' and average over all but the first dimension"
+        )
+    return value
+
+
+def _cut(leaf: Any, rows: slice, count: int) -> Any:
+    """Some rows of what has one for every example; the rest as it is."""
+    return leaf[rows] if isinstance(leaf, Tensor) and leaf.dim() and len(leaf) == count else leaf
 
 
 def find_culprit(module: nn.Module, inputs: Tree) -> None:
@@ -111,7 +135,7 @@ def _close(a: Any, b: Any, rows: int | None) -> bool:
             if not torch.equal(cut, other):
                 return False
             continue
-        scale = float(cut.abs().nan_to_num().max()) if cut.numel() else 0.0
+        scale = float(cut.abs().nan_to_num(0.0, 0.0, 0.0).max()) if cut.numel() else 0.0
         tolerance = 1e3 * torch.finfo(cut.dtype).eps * max(scale, 1e-30)
         if not torch.allclose(cut, other, rtol=0.0, atol=tolerance, equal_nan=True):
             return False

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+import re
+import traceback
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
 
 class LandscapeError(ValueError):
@@ -34,3 +38,38 @@ def unknown(kind: str, given: str, valid: Iterable[str]) -> LandscapeError:
     close = difflib.get_close_matches(given.casefold(), by_fold, n=1, cutoff=0.5)
     nearest = f"; did you mean {by_fold[close[0]]!r}?" if close else ""
     return LandscapeError(f"unknown {kind} {given!r}: expected one of {', '.join(names)}{nearest}")
+
+
+@contextlib.contextmanager
+def failures_of(what: str, expected: str, kinds: tuple[type[BaseException], ...] = (Exception,)) -> Iterator[None]:
+    """Whatever a user's own code raises inside becomes one sentence that names its type, its text and its place.
+
+    The sentence: `WHAT failed with TYPE at FILE:LINE (TEXT): EXPECTED`. Our own errors and those of too little memory
+    pass unchanged, and so does what is not of these `kinds`.
+    """
+    try:
+        yield
+    except LandscapeError:
+        raise
+    except kinds as error:
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            raise
+        said = " ".join(str(error).split()) or "without a text"
+        raise LandscapeError(
+            f"{what} failed with {type(error).__name__} at {_place(error)} ({said}): {expected}"
+        ) from error
+
+
+def _place(error: BaseException) -> str:
+    """File and line where an error was raised; in code of libraries or of ours, the user's line that called it."""
+    if isinstance(error, SyntaxError) and error.filename:
+        return f"{error.filename}:{error.lineno}"
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [frame for frame in frames if not _LIBRARIES.search(frame.filename)]
+    users = [frame for frame in own if not Path(frame.filename).is_relative_to(_HERE)]
+    last = (users or own or frames)[-1]
+    return f"{last.filename}:{last.lineno}"
+
+
+_LIBRARIES = re.compile(r"site-packages|dist-packages|[\\/]lib[\\/]python3|<frozen")
+_HERE = Path(__file__).parent

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -34,15 +35,23 @@ class Optimiser:
     Its repr, `Adam(lr=0.001)`, is part of the strategy's and is stored in the trajectory.
 
     Raises:
-        LandscapeError: no such optimiser, or settings that it does not take.
+        LandscapeError: no such optimiser, or settings that it does not take or that are not finite.
     """
 
     name: str
     settings: tuple[tuple[str, Any], ...]
 
     def __init__(self, name: str = "Adam", **settings: Any) -> None:
+        given: object = name
+        if not isinstance(given, str):
+            raise LandscapeError(
+                f"expected the name of an optimiser of torch.optim, as 'Adam', got {given!r}: give its name as a text"
+            )
         if name not in _WITHOUT_CLOSURE:
             raise unknown("optimiser", name, _WITHOUT_CLOSURE)
+        for key, value in settings.items():
+            if isinstance(value, float) and not math.isfinite(value):
+                raise LandscapeError(f"expected finite settings of {name}, got {key}={value}")
         object.__setattr__(self, "name", name)
         object.__setattr__(self, "settings", tuple(sorted(settings.items())))
         self.build([nn.Parameter(torch.zeros(1, 1))])

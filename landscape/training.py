@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from landscape import store
-from landscape.errors import LandscapeError, TrainingDiverged
+from landscape.errors import LandscapeError, TrainingDiverged, failures_of
 from landscape.modules import mode
 from landscape.problem import Problem
 from landscape.provenance import provenance
@@ -59,6 +59,7 @@ def train(
 
     Raises:
         TrainingDiverged: a training loss was not finite; names the step and the task.
+        LandscapeError: the model or a loss raised an error; names the step and the line.
     """
     if after is None:
         after = start(problem, seed)
@@ -70,7 +71,7 @@ def train(
     for step in range(after.step + 1, plan.steps + 1):
         before = run.shared_theta()
         finer = run.path_updates.clone()
-        with mode(problem.model, True), seeded(seed, "step", step):
+        with _failures_at(step), mode(problem.model, True), seeded(seed, "step", step):
             losses = strategy.step(run, step - 1, seed)
         pending.add(
             step,
@@ -87,6 +88,11 @@ def train(
                     step, run.updates, run.gradients, watch.seconds, float(run.path_steps), float(run.path_updates)
                 )
                 yield _snapshot(problem, run.theta, run.flat_buffers(), counters, pending.take(), run.saved_state())
+
+
+def _failures_at(step: int) -> contextlib.AbstractContextManager[None]:
+    expected = "expected the model and the losses to take every batch and the evaluation set; mend that line"
+    return failures_of(f"training at step {step}", expected)
 
 
 def record(
@@ -139,7 +145,8 @@ class _Counters:
 def _snapshot(
     problem: Problem, theta: Tensor, buffers: Tensor, counters: _Counters, history: History, state: bytes
 ) -> Snapshot:
-    means = problem.evaluate(theta, buffers)
+    with _failures_at(counters.step):
+        means = problem.evaluate(theta, buffers)
     precise = torch.float64 if problem.dtype == torch.float64 else torch.float32
     return Snapshot(
         **vars(counters),

@@ -12,6 +12,7 @@ from figures.scenes.faithfulness import gap, shares
 from figures.scenes.landscapes import significant, surface, surface_relief
 from figures.scenes.learning import rate_search, training
 from figures.scenes.lines import profile
+from figures.scenes.sampled import interpolation, profile_ensemble, surface_ensemble
 from figures.scenes.spectra import eigenvalues
 from figures.scenes.verdicts import comparisons
 
@@ -23,11 +24,14 @@ __all__ = [
     "eigenvalues",
     "exploration",
     "gap",
+    "interpolation",
     "profile",
+    "profile_ensemble",
     "rate_search",
     "shares",
     "significant",
     "surface",
+    "surface_ensemble",
     "surface_relief",
     "training",
 ]

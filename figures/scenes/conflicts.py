@@ -14,7 +14,7 @@ from figures.marks import Axis, Contours, Key, Mark, Panel, Points, Scene, Segme
 from figures.scenes.landscapes import surface
 from figures.scenes.levels import level_line
 from figures.scenes.scales import even_levels, finite, height, round_values, tick_texts
-from figures.scenes.trajectories import geometry, view_count
+from figures.scenes.trajectories import axis_words, explained_words, geometry, narrow, view_count
 from figures.scenes.words import count, seeds_of, sentences
 from figures.style import Look
 
@@ -49,13 +49,14 @@ def conflict_map(record: ConflictMap, shadows: Sequence[Shadow] = (), order: Seq
     base = surface(losses, shadows, order)
     ground = base.panels[view_count(losses) - 1]
     above = (*(m for m in ground.marks if not isinstance(m, Contours)), *_dots(record, record.pareto, PARETO))
+    x, y = narrow(record.plane, (ground.x, ground.y))
     short = record.norm <= record.noise
     doubtful = [np.any(short[list(tasks[k])], axis=0) for k in shown]
     doubtful.append(np.asarray(record.gap <= record.gap_noise))
 
     def panel(title: str, drawn: Sequence[Mark], doubt: Array) -> Panel:
         marks = (*drawn, *_dots(record, doubt, CASING), *_dots(record, doubt, UNCERTAIN), *above)
-        return Panel(title, ground.x, ground.y, marks, None, ground.aspect)
+        return Panel(title, x, y, marks, None, ground.aspect)
 
     first = shown[:RATIOS]
     cosines, ratios = _cosines(record, shown), _ratios(record, first)
@@ -71,6 +72,8 @@ def conflict_map(record: ConflictMap, shadows: Sequence[Shadow] = (), order: Seq
         _gap_words(record),
         _noise_words(record),
         _pareto_words(record),
+        axis_words(record.plane, (x, y)),
+        explained_words(record.plane),
         geometry(record.plane)[1],
         _blanks(record),
         _shadow_words(shadows),

@@ -8,7 +8,7 @@ from analysis.results import AVERAGE, Array, Surface
 from figures import style
 from figures.marks import Axis, Contours, Panel, Scene, grid
 from figures.scenes.scales import common_scale, even_levels, finite, tick_texts
-from figures.scenes.trajectories import blanks, geometry, plane_axes
+from figures.scenes.trajectories import axis_words, blanks, geometry, plane_axes
 from figures.scenes.words import count, sentences
 
 COLUMNS = 2
@@ -46,6 +46,7 @@ def difference(one: Surface, other: Surface) -> Scene:
         f"{'Log10 of the loss' if logarithmic else 'The loss'} with {second}, "
         f"{'minus the same' if logarithmic else 'minus the loss'} with {first}, over the {one.plane.recipe}.",
         *_sizes(names, changes, losses[0], logarithmic),
+        axis_words(one.plane, (x, y)),
         words,
         blanks(other),
     )

@@ -15,6 +15,7 @@ from figures.scenes.seeds import sparse
 from figures.scenes.trajectories import (
     START,
     View,
+    axis_words,
     blanks,
     explained_words,
     geometry,
@@ -81,6 +82,8 @@ def _flat(surface: Surface, shadows: Sequence[Shadow], order: Sequence[str], sho
     rows = (*grid(panels, COLUMNS, 66.0 if len(panels) > 1 else 95.0), *_strip(shadows, looks))
     caption = sentences(
         _loss_words(surface, shown),
+        axis_words(surface.plane, (x, y)),
+        explained_words(surface.plane) if "of variance" not in y.label else "",
         words,
         blanks(surface),
         _shadow_words(shadows),

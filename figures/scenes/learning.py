@@ -112,13 +112,16 @@ def _scores(metric: str, groups: Groups, looks: dict[str, Look], spreads: list[S
 def rate_search(searches: Sequence[RateSearch], order: Sequence[str] = ()) -> Scene:
     """Evaluation loss that each learning rate reached, the chosen rate ringed; rates that diverged at the top edge."""
     every = style.looks([*order, *(search.label for search in searches)])
-    kept = finite([search.losses for search in searches])
+    kept = finite([search.losses[search.done] for search in searches])
     scale = scale_of(kept)
     low, top = _edges(kept, scale == "log")
     marks = tuple(
         m for k, search in enumerate(searches) for m in _search(search, every[search.label], top, 5.0 + 2.5 * k)
     )
-    diverged = sum(int((~np.isfinite(search.losses)).sum()) for search in searches)
+    diverged = sum(int((~np.isfinite(search.losses[search.done])).sum()) for search in searches)
+    unfinished = [
+        f"{s.label}, {int(s.done.sum())} of {count(s.done.size, 'rate')} tried" for s in searches if not s.done.all()
+    ]
     legend = [Key(search.label, every[search.label]) for search in searches]
     legend.append(Key("chosen", _ring(Look(style.INK))))
     if diverged:
@@ -131,6 +134,7 @@ def rate_search(searches: Sequence[RateSearch], order: Sequence[str] = ()) -> Sc
         f"{count(diverged, 'rate')} diverged: open triangles at the top edge, where they have no loss."
         if diverged
         else "",
+        f"Not finished, nothing is chosen yet: {listed(unfinished)}." if unfinished else "",
     )
     x = log_axis("learning rate", *(search.rates for search in searches))
     y = replace(loss_axis("average loss", kept), range=(low, top))
@@ -154,7 +158,8 @@ def _ring(look: Look) -> Look:
 
 
 def _search(search: RateSearch, look: Look, top: float, size: float) -> tuple[Mark, ...]:
-    order = np.argsort(search.rates)
+    tried = np.flatnonzero(search.done)
+    order = tried[np.argsort(search.rates[tried])]
     rates, losses = search.rates[order], search.losses[order]
     fine = np.isfinite(losses)
     told = (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -20,6 +20,8 @@ START = Look(style.INK, marker="circle", size=5.0, fill=style.PAPER, width=0.9)
 CIRCLE = Look(style.FAINT, marker="circle", size=6.5, fill="none", width=0.9)
 END = Look(style.FAINT, marker="circle", size=5.0, fill=style.FAINT, width=0.9)
 """The legend's entry for ends; on the surface an end has the colour and the marker of its strategy."""
+ROOM, NARROW = 46, 23
+"""Characters that fit along the axis of a panel, and of a small one."""
 MARGIN = 0.04
 """Room around trajectories that leave the grid, as a share of the range."""
 
@@ -74,19 +76,32 @@ def true_losses(surface: Surface, shadow: Shadow) -> tuple[Array, ...]:
 
 def plane_axes(surface: Surface, shadows: Sequence[Shadow]) -> tuple[Axis, Axis]:
     """The axes of the plane: what each is, the share of variance it explains, and a range that holds everything."""
-    axes = [
-        Axis(
-            _axis_label(surface.plane, k),
-            range=_range((surface.x, surface.y)[k], [s.coordinates[:, k] for s in shadows]),
-        )
-        for k in range(2)
-    ]
-    return axes[0], axes[1]
+    x, y = (_range((surface.x, surface.y)[k], [s.coordinates[:, k] for s in shadows]) for k in range(2))
+    aspect = geometry(surface.plane)[0]
+    height = ROOM if aspect is None else ROOM * aspect * (y[1] - y[0]) / (x[1] - x[0])
+    return (
+        Axis(_axis_label(surface.plane, 0), range=x),
+        Axis(_axis_label(surface.plane, 1, int(min(ROOM, height))), range=y),
+    )
 
 
-def _axis_label(plane: Plane, k: int) -> str:
+def _axis_label(plane: Plane, k: int, room: int = ROOM) -> str:
+    """What an axis is, with its share of variance; less where there is no room: its name, or its letter alone."""
     share = float(plane.explained[k])
-    return f"{plane.axes[k]} ({share:.1%} of variance)" if np.isfinite(share) else plane.axes[k]
+    full = f"{plane.axes[k]} ({share:.1%} of variance)" if np.isfinite(share) else plane.axes[k]
+    return next((text for text in (full, plane.axes[k]) if len(text) <= room), "xy"[k])
+
+
+def narrow(plane: Plane, axes: tuple[Axis, Axis]) -> tuple[Axis, Axis]:
+    """The same axes with labels for a small panel."""
+    x, y = (replace(axis, label=_axis_label(plane, k, NARROW)) for k, axis in enumerate(axes))
+    return x, y
+
+
+def axis_words(plane: Plane, axes: tuple[Axis, Axis]) -> str:
+    """What the axes are that a label names by a letter alone, as a sentence."""
+    told = [f"{a.label}: {name}" for a, name in zip(axes, plane.axes, strict=True) if a.label in ("x", "y")]
+    return f"Axes: {'; '.join(told)}." if told else ""
 
 
 def explained_words(plane: Plane) -> str:

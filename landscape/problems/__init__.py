@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib
 import importlib.util
 import inspect
-import re
 import sys
-import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
-from landscape.errors import LandscapeError, unknown
+from landscape.errors import LandscapeError, failures_of, unknown
 from landscape.problem import Origin, Problem
 from landscape.problems import digits, quadratic, toy
 from landscape.randomness import seeded
@@ -44,6 +42,12 @@ def load(name: str, settings: Mapping[str, Any] | None = None) -> Problem:
 
 def _require_settings(name: str, make: Callable[..., Problem], settings: Mapping[str, Any]) -> None:
     taken = inspect.signature(make).parameters
+    for key, parameter in taken.items():
+        if parameter.kind in _NAMED and parameter.default is inspect.Parameter.empty and key not in settings:
+            raise LandscapeError(
+                f"the problem {name} needs a value for {key!r}, which has no default: set it with --set {key}=..., "
+                "or give the function a default"
+            )
     if any(p.kind is inspect.Parameter.VAR_KEYWORD for p in taken.values()):
         return
     for key in settings:
@@ -53,10 +57,32 @@ def _require_settings(name: str, make: Callable[..., Problem], settings: Mapping
                 if taken
                 else LandscapeError(f"the problem {name} takes no settings, got {key!r}: leave it out")
             )
+    if name in BUILT_IN:
+        _require_kinds(get_type_hints(make), settings)
+
+
+_NAMED = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+_KINDS: dict[Any, tuple[str, tuple[type, ...]]] = {
+    int: ("a whole number", (int,)),
+    float: ("a number", (int, float)),
+    str: ("a text", (str,)),
+    bool: ("true or false", (bool,)),
+}
+
+
+def _require_kinds(hints: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    for key, value in settings.items():
+        words, kinds = _KINDS.get(hints.get(key), ("", (object,)))
+        if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds and words):
+            raise LandscapeError(f"expected {key} as {words}, got {value!r}")
 
 
 def _users_own(name: str) -> Callable[..., Problem]:
     place, colon, function = name.rpartition(":")
+    if not colon and name.endswith(".py"):
+        raise LandscapeError(
+            f"expected the function that makes the problem after the file, as {name}:FUNCTION, got {name!r} alone"
+        )
     if not colon:
         raise unknown("problem", name, [*BUILT_IN, "path/to/file.py:make", "package.module:make"])
     module = _from_file(Path(place)) if place.endswith(".py") else _from_package(place)
@@ -99,28 +125,6 @@ def _from_package(name: str) -> Any:
         raise
 
 
-@contextlib.contextmanager
-def _failures_of(name: str) -> Iterator[None]:
-    """Whatever a user's own code raises becomes one sentence that names type, text and place."""
-    try:
-        yield
-    except LandscapeError:
-        raise
-    except (Exception, SystemExit) as error:
-        said = " ".join(str(error).split()) or "without a text"
-        raise LandscapeError(
-            f"{name} failed with {type(error).__name__} at {_place(error)} ({said}): expected it to make a problem; "
-            "mend it, or the settings given to it"
-        ) from error
-
-
-def _place(error: BaseException) -> str:
-    """File and line where an error was raised; in code of other libraries, the line that called into them."""
-    if isinstance(error, SyntaxError) and error.filename:
-        return f"{error.filename}:{error.lineno}"
-    frames = traceback.extract_tb(error.__traceback__)
-    own = [frame for frame in frames if not _LIBRARIES.search(frame.filename)]
-    return f"{(own or frames)[-1].filename}:{(own or frames)[-1].lineno}"
-
-
-_LIBRARIES = re.compile(r"site-packages|dist-packages|[\\/]lib[\\/]python3|<frozen")
+def _failures_of(name: str) -> AbstractContextManager[None]:
+    expected = "expected it to make a problem; mend it, or the settings given to it"
+    return failures_of(name, expected, (Exception, SystemExit))

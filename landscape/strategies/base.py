@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -56,12 +57,18 @@ class Mean:
 
 @dataclass(frozen=True, init=False)
 class Weights:
-    """sum_t w_t L_t with one weight a task, in task order: `Weights(1.0, 0.5, 2.0)`."""
+    """sum_t w_t L_t with one weight a task, in task order: `Weights(1.0, 0.5, 2.0)`.
+
+    Raises:
+        LandscapeError: weights that are not finite, or all of them zero.
+    """
 
     values: tuple[float, ...]
 
     def __init__(self, *values: float) -> None:
         object.__setattr__(self, "values", tuple(float(v) for v in values))
+        if not all(map(math.isfinite, self.values)) or not any(self.values):
+            raise LandscapeError(f"expected finite weights, not all of them 0, got {list(self.values)}")
 
     def reduce(self, losses: Sequence[Tensor], tasks: Sequence[int]) -> Tensor:
         if max(tasks) >= len(self.values):

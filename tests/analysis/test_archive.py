@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from dataclasses import fields, replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -354,3 +355,33 @@ def test_safe_names_are_one_place_in_a_folder_and_in_a_file(text):
     assert name not in ("", ".", "..")
     assert archive.safe_name(name) == name
     json.dumps(name).encode("ascii")
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a folder that nobody can write into")
+def test_a_folder_in_which_no_file_can_be_made_is_refused_at_once():
+    before = time.monotonic()
+    with pytest.raises(ArchiveError, match=r"^cannot write /proc/x\.h5 \(.+\): expected a folder that can be written"):
+        archive.save("/proc/x.h5", {"group": Entry(surface())})
+    assert time.monotonic() - before < 5, "nobody waited for a lock"
+
+
+def test_looking_whether_a_folder_can_be_written_leaves_nothing(tmp_path):
+    archive.require_writable(tmp_path / "new" / "deeper" / "results.h5")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").touch()
+    with pytest.raises(ArchiveError, match=r"cannot write .*file/new/results\.h5 .*: expected a folder"):
+        archive.require_writable(tmp_path / "file" / "new" / "results.h5")
+
+
+def test_a_file_that_another_program_holds_open_is_not_called_damaged(tmp_path):
+    path = tmp_path / "results.h5"
+    archive.save(path, {"group": Entry(surface())})
+    holds = f"import h5py, sys; f = h5py.File({str(path)!r}, 'r+'); print('open', flush=True); sys.stdin.read()"
+    with subprocess.Popen([sys.executable, "-c", holds], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"open\n"
+        for use in (archive.load_all, lambda p: archive.save(p, {"new": Entry(surface())})):
+            with pytest.raises(ArchiveError, match=r"results\.h5 is open for writing in another program: .* close it"):
+                use(path)
+        other.stdin.close()
+        other.wait()
+    assert archive.groups(path) == ("group",)

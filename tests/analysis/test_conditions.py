@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def expected_statistics(problem, theta, count, batch_size):
     module = problem.module(torch.as_tensor(theta))
     inputs = examples.training(problem, count).batch.inputs
     ends = np.linspace(0, len(inputs), -(-len(inputs) // batch_size) + 1).astype(int)
-    sampler = [list(range(a, b)) for a, b in zip(ends[:-1], ends[1:], strict=True)]  # 13 in fours: 3, 3, 3, 4
+    sampler = [list(range(a, b)) for a, b in itertools.pairwise(ends)]  # 13 in fours: 3, 3, 3, 4
     loader = DataLoader(TensorDataset(inputs), batch_sampler=sampler)
     torch.optim.swa_utils.update_bn(loader, module)
     return module

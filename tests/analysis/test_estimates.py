@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from analysis import estimates
@@ -33,6 +35,7 @@ def test_amounts_are_those_of_the_settings():
         "surface",
         "true losses beside the plane's",
         "Hessian eigenvalues",
+        "figures and report",
     ]
     # 4 snapshots (steps 0, 4, 8, 10) of 6 runs on the plane of all, and of the first seed's 3 on theirs.
     assert stages["true losses beside the plane's"].amount == 4 * (6 + 3)
@@ -61,9 +64,55 @@ def test_one_seed_has_one_surface_and_rates_that_are_given_no_search():
 
 
 def test_workers_share_the_jobs_and_never_more_than_there_are():
-    assert estimates._shared(12.0, 6, 3) == 4.0
-    assert estimates._shared(12.0, 2, 5) == 6.0
+    assert estimates._shared(12.0, 6, 3) - started(3) == 4.0
+    assert estimates._shared(12.0, 2, 5) - started(2) == 6.0
     assert estimates._shared(0.0, 0, 4) == 0.0
+
+
+def started(workers):
+    """Seconds in which so many workers start side by side on the cores that there are."""
+    return estimates.START_SECONDS * max(1.0, workers / os.cpu_count())
+
+
+def test_a_pool_takes_time_to_start_and_a_single_worker_none():
+    assert estimates._shared(1.0, 5, 1) == 1.0
+    assert estimates._shared(1.0, 1, 5) == 1.0
+    assert estimates._shared(1.0, 64 * os.cpu_count(), 64 * os.cpu_count()) > 64 * estimates.START_SECONDS
+
+
+def test_drawing_is_there_also_where_nothing_else_is_left():
+    settings = parse(SMALL)
+    nothing = estimates.Left((0, 0, 0), ((0, 0),) * 3, 0, 0, 0)
+    stages = estimates.plan(settings, problem_of(settings.named_problem), 2, nothing)
+    assert [stage.amount for stage in stages[:-1]] == [0] * 5
+    assert [stage.seconds for stage in stages[:-1]] == [0.0] * 5
+    assert stages[-1].seconds > estimates.FIGURE_SECONDS * stages[-1].amount > 0
+
+
+def test_only_what_is_left_is_counted():
+    settings = parse(SMALL)
+    left = estimates.Left((0, 1, 0), ((0, 0), (10, 6), (0, 0)), 7, 2, 1)
+    stages = estimates.plan(settings, problem_of(settings.named_problem), 1, left)
+    amounts = {stage.name: stage.amount for stage in stages}
+    assert amounts["search of learning rates"] == 1
+    assert amounts["training"] == 2
+    assert amounts["surface"] == 7
+    assert amounts["true losses beside the plane's"] == 4 * 2
+    assert amounts["Hessian eigenvalues"] == 3 * (2 + 1) * 2
+
+
+@pytest.mark.parametrize(
+    ("change", "points"),
+    [
+        ({"data": ["evaluation", "training"]}, 2 * 5 * 4),
+        ({"adaptive": 0.1, "budget": 0.5}, 10),
+        ({"plane": "random", "draws": 3}, 3 * 5 * 4),
+        ({"plane": "random-line"}, 5),
+    ],
+)
+def test_points_are_counted_with_all_that_is_asked_on_a_plane(change, points):
+    settings = parse({**SMALL, "surface": {**SMALL["surface"], **change}})
+    assert estimates.everything(settings).points == 2 * points
 
 
 def test_the_plan_leaves_the_problem_as_it_was():

@@ -70,6 +70,32 @@ def test_the_first_error_ends_all_workers(kind, error, text):
         assert (caught.value.step, caught.value.task) == (7, "depth")
 
 
+@pytest.mark.parametrize("workers", [1, 2])
+def test_each_result_is_given_out_once_as_soon_as_it_is_there(workers):
+    given = []
+    jobs = [(n, []) for n in range(4)]
+    found = run_all(square, jobs, workers, lambda amount: None, lambda *pair: given.append((*pair, time.monotonic())))
+    assert sorted(index for index, _, _ in given) == [0, 1, 2, 3]
+    assert all(found[index] == result for index, result, _ in given)
+    if workers == 1:
+        assert given[-1][2] - given[0][2] > 0.2, "the first was given out before the last was begun"
+
+
+def fail_last(number, tell):
+    if number == 2:
+        time.sleep(1.0)
+        raise LandscapeError("expected this")
+    return number
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_results_before_an_error_are_given_out(workers):
+    given = []
+    with pytest.raises(LandscapeError, match=r"^expected this$"):
+        run_all(fail_last, [(0,), (1,), (2,)], workers, lambda amount: None, lambda *pair: given.append(pair))
+    assert sorted(given) == [(0, 0), (1, 1)]
+
+
 def test_with_one_worker_an_error_is_raised_as_it_is():
     with pytest.raises(TrainingDiverged, match=r"became nan at step 7"):
         run_all(fail, [("diverged",), ("sleep",)], 1, lambda amount: None)

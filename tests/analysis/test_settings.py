@@ -34,7 +34,7 @@ def test_settings_written_are_read_back(tmp_path):
                 {"name": "averaged", "label": "weighted", "reduction": [1.0, 0.5], "rate": 1e-3},
                 {"name": "grouped", "groups": 2, "states": "shared", "redraw": 0},
             ],
-            "training": {"steps": 7, "optimiser": "SGD"},
+            "training": {"steps": 7, "every": 5, "optimiser": "SGD"},
             "surface": {"plane": "random", "nx": 3, "ny": 8, "label": "my plane"},
             "hessian": {"at": [0, 5]},
         }
@@ -54,6 +54,7 @@ def test_settings_written_are_read_back(tmp_path):
 def test_whatever_fits_survives_the_file(seeds, steps, tolerance, label):
     data = {
         "seeds": seeds,
+        "search": {"seed": max(seeds) + 1},
         "training": {"steps": steps},
         "hessian": {"tolerance": tolerance},
         "surface": {"label": label},
@@ -117,6 +118,27 @@ def test_strategies_are_made_with_their_choices():
         ({"search": {"rates": [1e-3, -1.0]}}, r"search\.rates\.1: input should be greater than 0, got -1\.0"),
         ({"surface": {"nx": 2}}, r"surface\.nx: input should be greater than or equal to 3, got 2"),
         ({"surface": {"plane": "princpal"}}, r"surface: unknown plane 'princpal': .*did you mean 'principal'\?"),
+        (
+            {"strategies": [{"name": "averaged", "reduction": [0.0, 0.0]}]},
+            r"expected finite weights, not all of them 0",
+        ),
+        (
+            {"seeds": [3, 1000]},
+            r"search\.seed: expected a seed that the study does not use, got 1000, which is among .* give another seed",
+        ),
+        (
+            {"hessian": {"at": [0, 7]}},
+            r"hessian\.at: expected steps with a snapshot \(every 20 from 0 on, and the last one, 600\), got 7: the "
+            r"nearest is at step 0",
+        ),
+        ({"hessian": {"at": [11]}}, r"got 11: the nearest is at step 20"),
+        ({"hessian": {"at": [-3]}}, r"got -3: the nearest is at step 0"),
+        ({"hessian": {"at": [620]}}, r"got 620: the nearest is at step 600"),
+        (
+            {"training": {"steps": 30}, "hessian": {"at": [26]}},
+            r"the last one, 30\), got 26: the nearest is at step 30",
+        ),
+        ({"training": {"steps": 7}, "hessian": {"at": [5]}}, r"got 5: the nearest is at step 7"),
         ({"hessian": {"tolerance": 0}}, r"hessian\.tolerance: input should be greater than 0, got 0"),
     ],
 )
@@ -155,3 +177,12 @@ def test_a_surface_is_called_after_its_plane_unless_it_has_a_label():
     assert SurfaceSettings().title == "principal"
     assert SurfaceSettings(plane="random", seed=4).title == "random-4"
     assert SurfaceSettings(label="a b").title == "a_b"
+
+
+def test_a_search_seed_may_be_a_study_s_where_nothing_is_searched():
+    assert parse({"seeds": [1000], "strategies": [{"name": "averaged", "rate": 0.1}]}).seeds == [1000]
+
+
+def test_eigenvalues_may_be_asked_for_wherever_a_snapshot_will_be():
+    found = parse({"training": {"steps": 50, "every": 20}, "hessian": {"at": [0, 20, 40, 50]}})
+    assert found.hessian.at == [0, 20, 40, 50]

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from analysis import archive, desk, jobs, surfaces
+from analysis.desk import record_hash, trajectory_hash
 from analysis.results import Comparison, EigenvalueHistory, Exploration, Surface
 from analysis.settings import HessianSettings, SurfaceSettings, parse
 from analysis.study import Study
-from analysis.desk import record_hash, trajectory_hash
 from analysis.workbench import Workbench
 from landscape import store
 from landscape.errors import LandscapeError

@@ -27,7 +27,7 @@ from landscape.schedules import Every
 from landscape.strategies import Averaged, Independent
 from tests.analysis.synthetic import Told
 
-SMALL = {"width": 2, "features": 6, "norm": "batch", "train": 64, "evaluation": 32}
+SMALL = {"width": 4, "features": 12, "norm": "batch", "train": 64, "evaluation": 32}
 DIGITS = ProblemName(name="digits", settings=SMALL)
 
 

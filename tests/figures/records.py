@@ -166,7 +166,8 @@ def search(label: str = "averaged") -> RateSearch:
     return RateSearch(
         label=label,
         rates=np.array([1e-3, 1e-2, 1e-1, 1.0]),
-        losses=np.array([2.0, 0.5, 1.0, np.nan]),
+        losses=np.array([2.0, 0.5, 1.0, np.inf]),
+        done=np.full(4, True),
         chosen=1e-2,
         steps=200,
         seed=99,

@@ -183,8 +183,11 @@ def searches() -> tuple[RateSearch, ...]:
     for label in STRATEGIES:
         best = {"averaged": -2.0, "alternating": -2.5, "independent": -2.5}[label]
         losses = 0.1 * REACH[label] + 0.3 * (np.log10(rates) - best) ** 2
-        losses[-2 if label != "averaged" else -1 :] = np.nan
-        made.append(RateSearch(label=label, rates=rates, losses=losses, chosen=10.0**best, steps=300, seed=1000))
+        losses[-2 if label != "averaged" else -1 :] = np.inf
+        done = np.full(rates.size, True)
+        made.append(
+            RateSearch(label=label, rates=rates, losses=losses, done=done, chosen=10.0**best, steps=300, seed=1000)
+        )
     return tuple(made)
 
 

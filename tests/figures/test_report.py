@@ -84,8 +84,8 @@ def test_nothing_is_fetched(source: str) -> None:
 
 def test_every_figure_is_there_twice(source: str) -> None:
     page = Page(source)
-    assert page.tags.count("figure") == page.tags.count("img") == 11
-    assert source.count('type="application/json"') == 11
+    assert page.tags.count("figure") == page.tags.count("img") == 12
+    assert source.count('type="application/json"') == 12
     assert "@media print" in source
     assert "<noscript>" in source
 
@@ -110,7 +110,7 @@ def test_every_table_is_there(source: str) -> None:
 
 def test_contents_lead_to_sections(source: str) -> None:
     names = [link[1:] for link in Page(source).links if link.startswith("#")]
-    assert len(names) == 9
+    assert len(names) == 10
     assert all(f'id="{name}"' in source for name in names)
 
 
@@ -147,7 +147,7 @@ def test_findings_in_words(verdicts: dict[str, str], sentence: str) -> None:
 def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
     source = report.write(whole(NASTY, NASTY), tmp_path / "report.html").read_text()
     assert NASTY not in source
-    assert source.count("<script") == source.count("</script>") == 14
+    assert source.count("<script") == source.count("</script>") == 15
     assert NASTY in Page(source).text
 
 
@@ -230,6 +230,6 @@ def test_a_browser_draws_every_figure_without_an_error(tmp_path: Path) -> None:
     command = [browser, *flags.split(), path.as_uri()]
     page = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
     assert re.findall(r'data-problem="(.*?)"', page) == []
-    assert page.count('class="plot js-plotly-plot"') == 11
+    assert page.count('class="plot js-plotly-plot"') == 12
     assert page.count('class="main-svg"') >= 22
     assert 'class="still"' not in page

@@ -118,3 +118,16 @@ def test_an_optimiser_that_cannot_be_made_is_refused(name: str, settings: dict[s
 def test_an_optimiser_that_cannot_take_these_parameters_is_refused() -> None:
     with pytest.raises(LandscapeError, match=r"Muon\(\) cannot be made .*2D"):
         Optimiser("Muon").build([nn.Parameter(torch.zeros(3))])
+
+
+def test_an_optimiser_is_given_by_its_name() -> None:
+    message = r"expected the name of an optimiser of torch\.optim, as 'Adam', got <class 'torch.*Adam'>: give its name"
+    with pytest.raises(LandscapeError, match=message):
+        Optimiser(torch.optim.Adam)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("value", [float("inf"), float("nan"), -float("inf")])
+def test_settings_that_are_not_finite_are_refused(value: float) -> None:
+    for key in ("lr", "weight_decay"):
+        with pytest.raises(LandscapeError, match=rf"^expected finite settings of SGD, got {key}=-?(inf|nan)$"):
+            Optimiser("SGD", **{key: value})

@@ -472,6 +472,50 @@ def test_a_loss_that_is_not_per_example_is_refused(loss: Callable[..., Any], mes
         Problem(made(lambda: Net(1)), [Task("red", loss)], classes, classes)
 
 
+def _row(change: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """A loss made of the squared errors [B] of a whole batch."""
+    return lambda p, y: change(squared(p, y))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        _row(lambda e: e.mean().expand(len(e))),
+        _row(lambda e: e / e.sum()),
+        _row(lambda e: e - e.mean()),
+        _row(lambda e: e.cumsum(0)),
+        _row(lambda e: e + 1e-3 * e.roll(1)),
+        _row(lambda e: torch.where(e > e.median(), torch.nan, e)),
+    ],
+    ids=["a mean given to all", "weights of the batch", "centred", "a running sum", "a neighbour's", "a median's NaN"],
+)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_loss_or_metric_that_mixes_examples_is_refused(loss: Any, dtype: torch.dtype) -> None:
+    module = made(lambda: Net(2), dtype=dtype)
+    message = r"^the loss of task 'green' mixes the examples of a batch: its values for 8 of 16 examples change when"
+    with pytest.raises(LandscapeError, match=message + r".*; expected each to depend on its own .*: take no mean"):
+        Problem(module, [Task("red", squared), Task("green", loss)], data(23, 2), data(23, 2))
+    with pytest.raises(LandscapeError, match=r"^the metric 'odd' of task 'red' mixes the examples of a batch"):
+        Problem(module, [Task("red", squared, {"odd": loss}), Task("green", squared)], data(23, 2), data(23, 2))
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        _row(lambda e: torch.where(e > 1, torch.inf, e)),
+        _row(lambda e: torch.where(e > 1, torch.nan, e)),
+        _row(lambda e: e * 1e30),
+        lambda p, y: torch.linalg.vector_norm(p - y, dim=1),
+        lambda p, y: (p - y).flatten(1).sum(1) < 0,
+    ],
+    ids=["infinite values", "NaN", "large values", "a norm of each", "booleans"],
+)
+@pytest.mark.parametrize("examples", [1, 2, 3, 23])
+def test_a_metric_of_each_example_alone_is_accepted_whatever_its_values(loss: Any, examples: int) -> None:
+    task = Task("red", squared, {"odd": loss})
+    assert Problem(made(lambda: Net(1)), [task], data(23, 1), data(examples, 1)).metric_names == ("red.odd",)
+
+
 def test_a_metric_that_is_not_per_example_is_refused() -> None:
     task = Task("red", squared, {"error": lambda p, y: (p - y).abs().mean()})
     with pytest.raises(LandscapeError, match=r"the metric 'error' of task 'red' is not per example"):

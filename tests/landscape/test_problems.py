@@ -257,6 +257,12 @@ def test_the_seed_of_digits_draws_data_and_the_seed_of_a_run_weights(digits: Any
         ("toy", {"start": 3}, "expected start 0, 1 or 2, got 3"),
         ("quadratic", {"examples": 3}, "expected an even number of examples, got 3"),
         ("quadratic", {"tasks": 0}, "expected 1 or more tasks and a size of 1 or more, got 0 and 10"),
+        ("quadratic", {"tasks": "foo"}, "^expected tasks as a whole number, got 'foo'$"),
+        ("quadratic", {"tasks": 2.0}, "^expected tasks as a whole number, got 2.0$"),
+        ("quadratic", {"tasks": True}, "^expected tasks as a whole number, got True$"),
+        ("quadratic", {"spread": "wide"}, "^expected spread as a number, got 'wide'$"),
+        ("quadratic", {"spread": False}, "^expected spread as a number, got False$"),
+        ("digits", {"norm": 3}, "^expected norm as a text, got 3$"),
         ("quadratic", {"minima": [[1.0]]}, "expected hessians and minima together, got only one of them"),
         (
             "quadratic",
@@ -289,3 +295,38 @@ def test_a_problem_of_ones_own_comes_from_its_file(tmp_path: Path) -> None:
         problems.load(f"{tmp_path}/other.py:make")
     with pytest.raises(LandscapeError, match=r"cannot import no_such_package .*: expected an importable module"):
         problems.load("no_such_package:make")
+
+
+def test_a_whole_number_is_a_number() -> None:
+    assert problems.load("quadratic", {"spread": 0, "tasks": 2, "size": 3}).origin.settings["spread"] == 0
+
+
+@pytest.mark.parametrize("given", ["size", "size, *, depth", "size, **more"])
+def test_an_argument_without_a_default_has_to_be_set(tmp_path: Path, given: str) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(f"import landscape.problems.quadratic as q\ndef make({given}):\n    return q.make(size=size)\n")
+    with pytest.raises(
+        LandscapeError, match=r"needs a value for 'size', which has no default: set it with --set size="
+    ):
+        problems.load(f"{file}:make")
+    if "depth" in given:
+        with pytest.raises(LandscapeError, match=r"needs a value for 'depth'"):
+            problems.load(f"{file}:make", {"size": 3})
+    else:
+        assert problems.load(f"{file}:make", {"size": 3}).layout.count() == 3
+
+
+def test_a_file_without_its_function_is_refused_with_the_form_expected(tmp_path: Path) -> None:
+    with pytest.raises(LandscapeError, match=r"expected the function .* as my\.py:FUNCTION, got 'my\.py' alone"):
+        problems.load("my.py")
+
+
+def test_what_a_users_problem_raises_is_named_with_the_users_line(tmp_path: Path) -> None:
+    file = tmp_path / "mine.py"
+    file.write_text(
+        "import landscape.problems.quadratic as q\n\ndef make():\n    return q.make(hessians=3, minima='x')\n"
+    )
+    with pytest.raises(
+        LandscapeError, match=r"make failed with \w+Error at .*mine\.py:4 \(.*expected it to make a pro"
+    ):
+        problems.load(f"{file}:make")

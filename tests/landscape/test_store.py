@@ -525,3 +525,11 @@ def test_settings_and_labels_of_any_kind_are_stored(tmp_path: Path) -> None:
     there = landscape.open(tmp_path / "a.h5").provenance
     assert json.dumps(there.settings) == json.dumps(settings)
     assert there.label == "Größe 大"
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a folder that nobody can write into")
+def test_a_folder_in_which_no_file_can_be_made_is_not_one_that_somebody_writes(tmp_path: Path) -> None:
+    with pytest.raises(
+        LandscapeError, match=r"^cannot write /proc/x\.h5 \(.+\): expected a folder that can be written"
+    ):
+        record(problem(1), Averaged(), Plan(1, 5), "/proc/x.h5")

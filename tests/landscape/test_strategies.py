@@ -558,3 +558,12 @@ def test_a_set_smaller_than_a_batch_is_one_batch() -> None:
 def test_a_batch_of_nothing_is_refused() -> None:
     with pytest.raises(LandscapeError, match="expected a batch size of 1 or more, got 0"):
         run(problem(), Averaged(), size=0)
+
+
+@pytest.mark.parametrize("weights", [(0.0, 0.0), (1.0, np.inf), (np.nan, 1.0), (0, -np.inf), ()])
+def test_weights_that_lead_nowhere_are_refused(weights: tuple[float, ...]) -> None:
+    with pytest.raises(LandscapeError, match=r"^expected finite weights, not all of them 0, got \["):
+        Weights(*weights)
+    with pytest.raises(LandscapeError, match=r"^expected finite weights, not all of them 0, got \["):
+        named("averaged", Optimiser("SGD", lr=0.1), {"reduction": list(weights)})
+    assert Weights(0.0, 1.0).values == (0.0, 1.0)

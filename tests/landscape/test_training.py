@@ -357,3 +357,64 @@ def test_a_trajectory_says_how_it_was_made(tmp_path: Path) -> None:
     assert who.training == {"steps": 4, "batch_size": 6, "when": "Every(steps=2)"}
     assert (who.data, who.frozen) == (found.data_hash, found.frozen_hash)
     assert who.versions["torch"] == torch.__version__
+
+
+class Fails:
+    """A loss that raises at its n-th call in training."""
+
+    def __init__(self, error: BaseException, call: int) -> None:
+        self.error, self.left = error, call
+
+    def __call__(self, prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        if prediction.requires_grad and torch.is_grad_enabled():
+            self.left -= 1
+            if self.left < 0:
+                raise self.error
+        return squared(prediction, target)
+
+
+def failing(error: BaseException, call: int) -> Any:
+    loss = Fails(error, 10**9)
+    found = problem(2, loss=loss)
+    loss.left = call
+    return found
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (RuntimeError("the sizes\ndo not fit"), r"RuntimeError at .*test_training\.py:\d+ \(the sizes do not fit\)"),
+        (KeyError(), r"KeyError at .*test_training\.py:\d+ \(without a text\)"),
+    ],
+)
+def test_an_error_of_the_users_loss_names_type_text_step_and_line(error: Exception, text: str, tmp_path: Path) -> None:
+    found, path = failing(error, 2 * 3), tmp_path / "run.h5"  # two tasks a step: the fourth step fails
+    with pytest.raises(LandscapeError, match=rf"^training at step 4 failed with {text}: expected the model") as caught:
+        record(found, Averaged(), Plan(9, 5, Every(2)), path)
+    assert caught.value.__cause__ is error
+    assert store.open(path).steps.tolist() == [0, 2], "what was recorded before is kept"
+
+
+class OutOfMemoryError(RuntimeError):
+    """As torch calls its own."""
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), SystemExit(1), MemoryError("x"), OutOfMemoryError("CUDA")])
+def test_interruptions_and_too_little_memory_pass_unchanged(error: BaseException) -> None:
+    with pytest.raises(type(error)) as caught:
+        list(train(failing(error, 1), Averaged(), Plan(3, 5)))
+    assert caught.value is error
+
+
+def test_an_error_of_the_backward_pass_names_the_step() -> None:
+    def in_place(prediction: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        wave = prediction.exp()
+        value = (wave * wave).sum(1)
+        if len(prediction) == 5 and torch.is_grad_enabled():
+            wave.add_(1.0)
+        return value
+
+    with pytest.raises(
+        LandscapeError, match=r"^training at step 1 failed with RuntimeError at .* \(.*inplace operation"
+    ):
+        list(train(problem(1, loss=in_place), Averaged(), Plan(3, 5)))
