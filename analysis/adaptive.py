@@ -13,7 +13,7 @@ from analysis import interpolants
 from analysis.interpolants import Fit, Ranges, with_average
 from analysis.points import Conditions, Measured, Meter
 from analysis.results import Array, Interpolation, Plane, Surface
-from analysis.surfaces import Grid, _fields, _taken_over
+from analysis.surfaces import Grid, fields_of, taken_over
 from landscape.errors import LandscapeError
 from landscape.problem import Problem
 from landscape.randomness import generator
@@ -44,8 +44,8 @@ class Adaptive:
     """
     budget: float = 0.2
     """At most this share of the grid's points is measured, those held out among them."""
-    held_out: int = 59
-    """Points that only judge the fit; 59 give 95 % confidence for 95 % of the points: 0.95^59 < 0.05."""
+    held_out: int = 90
+    """Points that only judge the fit; 90 give 99 % confidence for 95 % of the points: 0.95^90 < 0.01."""
     seed: int = 0
     """It draws the points held out."""
 
@@ -241,7 +241,7 @@ class _Sheet:
 
     def know(self, before: Surface) -> None:
         """Raises unless the earlier surface is of the same points under the same conditions."""
-        self._known, self._there = _taken_over(before, self.surface())
+        self._known, self._there = taken_over(before, self.surface())
 
     def measure(self, places: Array) -> bool:
         """Whether some of the points were not known yet; a round is measured whole or not at all."""
@@ -259,7 +259,7 @@ class _Sheet:
 
     def surface(self) -> Surface:
         """What is measured so far."""
-        fields = _fields(self._problem, self._conditions, self._found.copy(), self._done.copy(), self._grid.shape)
+        fields = fields_of(self._problem, self._conditions, self._found.copy(), self._done.copy(), self._grid.shape)
         return Surface(x=np.array(self._grid.x), y=np.array(self._grid.y), plane=self._plane, **fields)
 
 

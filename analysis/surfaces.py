@@ -117,7 +117,7 @@ def measuring(
     meter, x, y = Meter(problem, plane, conditions), np.array(grid.x), np.array(grid.y)
 
     def record(found: Measured, done: Array) -> Surface:
-        fields = _fields(problem, conditions, found, done, grid.shape)
+        fields = fields_of(problem, conditions, found, done, grid.shape)
         return Surface(x=x, y=y, plane=plane, **{**fields, "engine": repr(meter.engine)})
 
     yield from _measuring(_Whole(grid.points, grid.shape, len(grid.x)), meter, record, before)
@@ -143,7 +143,7 @@ def profiling(
     meter, points = Meter(problem, line, conditions), np.asarray(x, np.float64)
 
     def record(found: Measured, done: Array) -> Profile:
-        fields = _fields(problem, conditions, found, done, points.shape)
+        fields = fields_of(problem, conditions, found, done, points.shape)
         return Profile(x=points, line=line, **{**fields, "engine": repr(meter.engine)})
 
     yield from _measuring(_Whole(points[:, None], points.shape, STRETCH), meter, record, before)
@@ -166,7 +166,7 @@ def _measuring(whole: _Whole, meter: Meter, record: Callable[[Measured, Array], 
     """Groups of points are the same whatever is done already, so that each group's numbers are."""
     found, done = meter.nothing(len(whole.points)), np.zeros(len(whole.points), bool)
     if before is not None:
-        found, done = _taken_over(before, record(found, done.copy()))
+        found, done = taken_over(before, record(found, done.copy()))
     groups = np.split(np.arange(len(done)), np.arange(meter.together, len(done), meter.together))
     todo = [group for group in groups if not done[group].all()]
     per = max(1, whole.stretch // meter.together)
@@ -179,9 +179,11 @@ def _measuring(whole: _Whole, meter: Meter, record: Callable[[Measured, Array], 
         yield record(found, done)
 
 
-def _fields(
+def fields_of(
     problem: Problem, conditions: Conditions, found: Measured, done: Array, shape: tuple[int, ...]
 ) -> dict[str, Any]:
+    """The fields that a surface and a profile have in common, from what was measured of points in a certain shape."""
+
     def shaped(rows: Array) -> Array:
         return rows.reshape(*rows.shape[:-1], *shape)
 
@@ -200,7 +202,7 @@ def _fields(
     }
 
 
-def _taken_over(before: Any, fresh: Any) -> tuple[Measured, Array]:
+def taken_over(before: Any, fresh: Any) -> tuple[Measured, Array]:
     """What an earlier record knows, if it is of the same points under the same conditions as a fresh, empty one."""
     fixed = [name for name in ("x", "y", "plane", "line") if hasattr(fresh, name)]
     for name in (*fixed, *(spec for spec in Values.__dataclass_fields__)):

@@ -221,7 +221,8 @@ class _Survey:
             found = desk.results.growing(group, made, steps, lambda i: int(i.surface.done.sum()), already)
             desk.results.save({group: Entry(found, made)})
             reached = "within" if found.reached else "NOT within"
-            worst, share = found.error_share.max(), found.surface.done.mean()
+            worst = float(np.max([*found.error_share, found.average_error_share]))
+            share = found.surface.done.mean()
             note(f"{share:.0%} of the points, largest error {worst:.2%} of the range, {reached} the tolerance")
         if not found.reached:
             desk.progress.say(

@@ -36,7 +36,7 @@ def problem_of(loss):
 
 def refined(loss, grid=GRID, choice=None, before=None):
     problem = problem_of(loss)
-    return adaptive.refine(problem, axes_plane(problem), grid, choice or Adaptive(), before=before)
+    return adaptive.refine(problem, axes_plane(problem), grid, choice or Adaptive(held_out=59), before=before)
 
 
 def exact(loss, grid=GRID):
@@ -259,7 +259,7 @@ def beside(mask):
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_where_losses_are_not_finite_the_fit_is_missing_and_both_sides_of_the_border_are_measured(seed):
-    found = refined(half_finite, choice=Adaptive(seed=seed))
+    found = refined(half_finite, choice=Adaptive(seed=seed, held_out=59))
     truth = exact(half_finite)
     broken, missing = ~np.isfinite(truth), np.isnan(found.loss[0])
     assert found.reached
@@ -400,7 +400,7 @@ def test_what_was_interrupted_after_any_round_ends_in_the_same_values(loss, tmp_
     [
         (
             {"seed": 1},
-            r"was made with Adaptive\(tolerance=0\.01, budget=0\.2, held_out=59, seed=0\): expected Adaptive",
+            r"was made with Adaptive\(tolerance=0\.01, budget=0\.2, held_out=90, seed=0\): expected Adaptive",
         ),
         ({"tolerance": 0.02}, r"expected Adaptive\(tolerance=0\.02, .*refine anew"),
         ({"budget": 0.3}, r"expected Adaptive\(tolerance=0\.01, budget=0\.3"),
@@ -409,12 +409,12 @@ def test_what_was_interrupted_after_any_round_ends_in_the_same_values(loss, tmp_
 )
 def test_a_record_of_another_choice_is_not_gone_on_with(change, text):
     with pytest.raises(LandscapeError, match=text):
-        refined(bowl, choice=replace(Adaptive(), **change), before=refined(bowl))
+        refined(bowl, choice=replace(Adaptive(), **change), before=refined(bowl, choice=Adaptive()))
 
 
 @pytest.mark.parametrize("what", ["plane", "grid", "data"])
 def test_a_record_of_something_else_is_not_gone_on_with(what):
-    problem, before, grid = problem_of(bowl), refined(bowl), GRID
+    problem, before, grid = problem_of(bowl), refined(bowl, choice=Adaptive()), GRID
     plane = axes_plane(problem)
     if what == "plane":
         plane = replace(plane, origin=plane.origin + 1e-12)
@@ -438,10 +438,10 @@ def test_the_same_seed_gives_the_same_record_and_another_one_other_points():
 @pytest.mark.parametrize(
     ("choice", "text"),
     [
-        ({"tolerance": 0.0}, r"a tolerance above 0, .* got 0, 0\.2 and 59"),
-        ({"tolerance": float("nan")}, r"got nan, 0\.2 and 59"),
-        ({"budget": 1.5}, r"got 0\.01, 1\.5 and 59"),
-        ({"budget": 0.0}, r"a budget above 0 and at most 1, .* got 0\.01, 0 and 59"),
+        ({"tolerance": 0.0}, r"a tolerance above 0, .* got 0, 0\.2 and 90"),
+        ({"tolerance": float("nan")}, r"got nan, 0\.2 and 90"),
+        ({"budget": 1.5}, r"got 0\.01, 1\.5 and 90"),
+        ({"budget": 0.0}, r"a budget above 0 and at most 1, .* got 0\.01, 0 and 90"),
         ({"held_out": 0}, r"1 or more points held out, got 0\.01, 0\.2 and 0"),
     ],
 )
@@ -492,3 +492,11 @@ def test_the_stated_error_holds_for_some_random_functions():
         found = refined(loss, choice=Adaptive(budget=0.25))
         held.append(held_true(found, [exact(loss)]))
     assert np.sum(np.array(held) >= 0.95) >= 5  # two of six miss with a probability of 3 %
+
+
+def test_by_default_the_error_is_stated_with_99_percent_confidence():
+    found = refined(bowl, Grid(41, 37), Adaptive())
+    assert found.held_out.sum() == 90
+    assert found.checks == 1
+    assert found.confidence > 0.99
+    assert found.surface.done.mean() < 0.2

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from analysis import archive, desk, jobs, surfaces
+from analysis import archive, desk, estimates, jobs, surfaces
 from analysis.desk import record_hash, trajectory_hash
 from analysis.results import Comparison, EigenvalueHistory, Exploration, Surface
 from analysis.settings import HessianSettings, SurfaceSettings, parse
@@ -58,6 +58,9 @@ def opened(folder, names=RUNS):
     return [store.open(folder / "runs" / f"{name}.h5") for name in names]
 
 
+ON_A_PLANE = ["plane and shadows", "surface", "true losses beside the plane's"]
+
+
 def bench(folder, names=RUNS, results="again.h5", told=None, name=None):
     chosen = settings().named_problem if name is None else name
     return Workbench(chosen, opened(folder, names), folder / results, told or Told())
@@ -83,6 +86,9 @@ def test_a_study_leaves_a_group_for_everything(finished):
     expected |= {f"{plane}/{title}" for plane in ("plane", "surface") for title in ("principal", "seed-0")}
     expected |= {f"shadow/principal/{name}" for name in RUNS}
     expected |= {f"shadow/seed-0/{name}" for name in RUNS if name.endswith("-0")}
+    expected |= {f"{what}/{title}" for what in ("shape", "faithfulness", "stability") for title in ("principal", "seed-0")}
+    expected |= {f"feet/principal/{name}" for name in RUNS}
+    expected |= {f"feet/seed-0/{name}" for name in RUNS if name.endswith("-0")}
     expected |= {f"eigenvalues/{name}" for name in RUNS if name.endswith("-0")}
     expected |= {f"{what}/{name}" for what in ("exploration", "training") for name in RUNS}
     budgets = ("steps", "updates", "gradients", "seconds", "movement")
@@ -97,10 +103,7 @@ def test_a_study_leaves_a_group_for_everything(finished):
     assert told.stages == [
         "search of learning rates",
         "training",
-        "plane and shadows",
-        "surface",
-        "plane and shadows",
-        "surface",
+        *ON_A_PLANE * 2,
         "Hessian eigenvalues",
         "exploration",
     ]
@@ -111,7 +114,7 @@ def test_a_study_leaves_a_group_for_everything(finished):
 def test_every_check_of_a_study_passes_and_says_of_what_it_is(finished):
     folder, _ = finished
     found = [check for entry in archive.load_all(folder / "results.h5").values() for check in entry.checks]
-    assert len(found) == 2 + 2 + 4 + 3  # planes, surfaces, one operator each and their mean, exploration
+    assert len(found) == 2 + 2 * 2 + 4 + 3  # planes, surfaces and averages, one operator each and their mean, the rest
     assert all(check.passed for check in found), [check for check in found if not check.passed]
     assert len({check.name for check in found}) == len(found)
 
@@ -164,8 +167,8 @@ def test_a_second_run_does_nothing_again(study):
         ({"surface": {"nx": 6, "ny": 4}}, ["surface", "surface"]),
         ({"surface": {"nx": 5, "ny": 4, "margin": 0.3}}, ["surface", "surface"]),
         ({"hessian": {"snapshots": 3, "top": 2}}, ["Hessian eigenvalues"]),
-        ({"strategies": TINY["strategies"][:2]}, ["plane and shadows", "surface"] * 2 + ["exploration"]),
-        ({"seeds": [0]}, ["plane and shadows", "surface", "exploration"]),
+        ({"strategies": TINY["strategies"][:2]}, ON_A_PLANE * 2 + ["exploration"]),
+        ({"seeds": [0]}, [*ON_A_PLANE, "exploration"]),
         ({"strategies": TINY["strategies"][1:] + TINY["strategies"][:1]}, ["exploration"]),
     ],
     ids=["grid", "margin", "snapshots", "fewer strategies", "fewer seeds", "another baseline"],
@@ -187,7 +190,7 @@ def test_results_after_a_detour_are_those_of_the_straight_way(study, finished):
 def test_nothing_of_runs_that_are_left_out_stays_beside_the_new_results(study):
     run(study, settings(strategies=TINY["strategies"][:2]))
     left = archive.groups(study / "results.h5")
-    for family in ("shadow/", "exploration/", "training/", "comparison/"):
+    for family in ("shadow/", "feet/", "exploration/", "training/", "comparison/"):
         assert not [g for g in left if g.startswith(family) and "adatask" in g]
     plane = archive.load(study / "results.h5", "plane/principal").record
     assert archive.load(study / "results.h5", "surface/principal").record.plane == plane
@@ -261,21 +264,17 @@ class Stopping(Told):
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("the device is gone")], ids=["Ctrl-C", "an error"])
-def test_an_interrupted_surface_is_gone_on_with_and_comes_out_the_same(study, monkeypatch, error):
-    chosen = SurfaceSettings(nx=6, ny=5)
+def test_an_interrupted_surface_is_gone_on_with_and_comes_out_the_same(study, error):
+    chosen = SurfaceSettings(nx=6, ny=5, engine="problem")
     whole = bench(study, results="whole.h5").surface(chosen)
     with pytest.raises(type(error)):
         bench(study, told=Stopping("surface", 12, error)).surface(chosen)
     half = archive.load(study / "again.h5", "surface/principal")
     assert half.record.done.sum() == 12
     assert not half.checks, "nothing is vouched for before it is whole"
-    measured = []
-    original = surfaces._Points.losses
-    monkeypatch.setattr(surfaces._Points, "losses", lambda self, x, y: measured.append((x, y)) or original(self, x, y))
     told = Told()
     assert bench(study, told=told).surface(chosen) == whole
-    assert len(measured) == 30 - 12
-    assert told.told == [30]
+    assert told.told[told.stages.index("surface")] == 30 - 12, "nothing is measured twice"
     assert archive.load(study / "again.h5", "surface/principal").checks[0].passed
 
 
@@ -289,7 +288,7 @@ def test_a_surface_is_saved_while_it_is_measured(study, monkeypatch):
         original(path, entries, drop)
 
     monkeypatch.setattr(archive, "save", save)
-    bench(study).surface(SurfaceSettings(nx=4, ny=3))
+    bench(study).surface(SurfaceSettings(nx=4, ny=3, engine="problem"))
     assert seen == [4, 8, 12, 12]
 
 
@@ -389,6 +388,90 @@ def test_explorations_in_the_file_are_those_returned(study):
     kept = [e.record for e in archive.load_all(study / "again.h5").values()]
     assert sorted(e.run.name for e in kept if isinstance(e, Exploration)) == sorted(e.run.name for e in explored)
     assert sum(isinstance(e, Comparison) for e in kept) == len(compared) == 2 * 3 * 5
+
+
+SEARCHED = ("search/independent", "search/adatask")
+
+
+@pytest.mark.parametrize("done", [1, 2, 3])
+def test_an_interrupted_search_tries_only_what_is_missing_and_ends_the_same(tmp_path, monkeypatch, done):
+    whole = Study(settings(), tmp_path / "whole", Told())
+    chosen = whole.rates()
+    told = Stopping("search of learning rates", 3 * (done + 1), KeyboardInterrupt())
+    with pytest.raises(KeyboardInterrupt):
+        Study(settings(), tmp_path / "half", told).rates()  # interrupted in the job after those that are done
+    half = {g: e.record for g, e in archive.load_all(tmp_path / "half" / "results.h5").items()}
+    tried = [flag for group in SEARCHED if group in half for flag in half[group].done]
+    assert sum(tried) == done
+    for record in half.values():
+        assert np.isnan(record.losses[~record.done]).all()
+        assert np.isfinite(record.losses[record.done]).all()
+        assert np.isnan(record.chosen) == (not record.done.all())
+    again = Study(settings(), tmp_path / "half", Told())
+    assert again.left().rates == (0, max(2 - done, 0), min(4 - done, 2))
+    jobs_done = []
+    original = jobs.search_rate
+    monkeypatch.setattr(jobs, "search_rate", lambda *given: jobs_done.append(given) or original(*given))
+    assert again.rates() == chosen
+    assert len(jobs_done) == 4 - done
+    assert Study(settings(), tmp_path / "half", Told()).rates() == chosen
+    assert len(jobs_done) == 4 - done, "and now all is known"
+    for group in SEARCHED:
+        mine, its = (archive.load(tmp_path / name / "results.h5", group).record for name in ("half", "whole"))
+        assert mine == its
+
+
+def test_a_search_in_which_everything_diverged_is_not_made_again(tmp_path):
+    chosen = settings(
+        strategies=["averaged"], training={"optimiser": "SGD", "steps": 5}, search={"rates": [1e8, 1e9], "steps": 60}
+    )
+    for stages in (["search of learning rates"], []):
+        told = Told()
+        with pytest.raises(LandscapeError, match=r"^averaged diverged at every learning rate: expected one of \[1000"):
+            Study(chosen, tmp_path, told).rates()
+        assert told.stages == stages
+    record = archive.load(tmp_path / "results.h5", "search/averaged").record
+    assert record.done.all()
+    assert np.isinf(record.losses).all()
+    assert np.isnan(record.chosen)
+
+
+def left(folder, **changes):
+    return Study(settings(**changes), folder, Told()).left()
+
+
+def test_what_is_left_of_a_study_is_all_of_it_at_first_and_nothing_in_the_end(finished, tmp_path):
+    assert left(tmp_path / "new") == estimates.everything(settings())
+    assert not (tmp_path / "new").exists()
+    assert left(finished[0]) == estimates.Left((0, 0, 0), ((0, 0),) * 3, 0, 0, 0)
+
+
+def test_what_is_left_follows_what_is_there(study):
+    points = 5 * 4
+    assert left(study, surface={"nx": 6, "ny": 4}).points == 2 * 6 * 4
+    assert left(study, hessian={"snapshots": 3, "top": 2}).spectra == 3
+    other = left(study, problem_settings=TINY["problem_settings"], search={"rates": [0.01, 0.05, 0.1], "steps": 3})
+    assert other.rates == (0, 3, 3)
+    (study / "runs" / "adatask-1.h5").unlink()
+    found = left(study)
+    assert found.steps == ((0, 0), (0, 0), (0, 9))
+    assert (found.points, found.feet, found.spectra) == (points, 6, 0), "the first seed's plane and eigenvalues stay"
+    (study / "runs" / "adatask-0.h5").unlink()
+    found = left(study)
+    assert found.steps == ((0, 0), (0, 0), (9, 9))
+    assert (found.points, found.feet, found.spectra) == (2 * points, 6 + 3, 1)
+    (study / "results.h5").unlink()
+    found = left(study)
+    assert (found.rates, found.spectra) == ((0, 2, 2), 3)
+
+
+def test_points_that_an_interrupted_surface_has_are_not_left(study):
+    with pytest.raises(KeyboardInterrupt):
+        Study(settings(surface={"nx": 7, "ny": 6}), study, Stopping("surface", 1, KeyboardInterrupt())).run()
+    done = int(archive.load(study / "results.h5", "surface/principal").record.done.sum())
+    assert done > 0
+    found = left(study, surface={"nx": 7, "ny": 6})
+    assert (found.points, found.feet) == (2 * 7 * 6 - done, 0)
 
 
 @pytest.mark.slow

@@ -206,7 +206,7 @@ def test_draws_make_an_ensemble_and_keep_every_member(desk):
 
 
 def test_an_adaptive_survey_keeps_measured_and_interpolated_points_apart(desk):
-    survey.survey(desk, settings(nx=13, ny=11, adaptive=0.05, budget=0.6))
+    survey.survey(desk, settings(nx=13, ny=11, adaptive=0.05, budget=0.8))
     found = archive.load(desk.results.path, "interpolation/principal").record
     assert isinstance(found, Interpolation)
     assert np.isnan(found.surface.loss[:, ~found.surface.done]).all()

@@ -54,6 +54,10 @@ def make(width: int = 4) -> Problem:
     return problem(lambda: Net(width))
 
 
+def needs_a_width(width: int) -> Problem:
+    return make(width)
+
+
 def raises() -> Problem:
     raise FileNotFoundError("the pictures\nare not here")
 
@@ -76,6 +80,25 @@ def other_outputs() -> Problem:
 
 def averaged_loss() -> Problem:
     return problem(loss=averaged)
+
+
+def mixed_loss() -> Problem:
+    return problem(loss=lambda p, t: averaged(p, t).expand(len(p)))
+
+
+def raises_in_training() -> Problem:
+    """Its loss raises in the third step."""
+    steps = iter(range(100))
+
+    def raising(prediction: Tensor, target: Tensor) -> Tensor:
+        if ready and torch.is_grad_enabled() and next(steps) == 2:
+            raise IndexError("no such class")
+        return squared(prediction, target)
+
+    ready: list[bool] = []
+    made = Problem(Net, [Task("up", squared), Task("down", raising)], data(), data(8, seed=1))
+    ready.append(True)
+    return made
 
 
 def unreached() -> Problem:

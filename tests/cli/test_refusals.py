@@ -70,7 +70,12 @@ def test_words_that_do_not_fit_a_command(full: Desk, line: str, match: str) -> N
         ("train quadratic --device meta", "cannot use the device 'meta': expected one of cpu"),
         ("train quadratic --set tsks=2", "unknown setting of the problem quadratic 'tsks': .* 'tasks'"),
         ("train quadratic --set tasks", "expected --set as KEY=VALUE, got 'tasks'"),
-        ("train quadratic --set tasks=two", "quadratic failed with TypeError at .*quadratic.py:[0-9]+ "),
+        ("train quadratic --set tasks=two", "expected tasks as a whole number, got 'two'"),
+        ("train quadratic --rate inf", "expected finite settings of Adam, got lr=inf"),
+        ("train quadratic --rate nan", "expected finite settings of Adam, got lr=nan"),
+        ("train quadratic --reduction 1,inf,1", r"expected finite weights, not all of them 0, got \[1.0, inf, 1.0\]"),
+        ("train quadratic --reduction 0,0,0", "expected finite weights, not all of them 0"),
+        ("study --problem quadratic --seed 1000", "search.seed: expected a seed that the study does not use, got 1000"),
         ("train quadratic --set tasks=-1", "expected 1 or more tasks .* got -1"),
         ("train quadratic --set size=0", "a size of 1 or more, got 3 and 0"),
         ("train digits --set width=0", "expected width, .* of 1 or more"),
@@ -114,7 +119,9 @@ def test_names_and_values_that_do_not_exist(full: Desk, line: str, match: str) -
     [
         ("nowhere.py:make", "there is no file nowhere.py: expected a Python file"),
         (OWN + "mkae", "unknown function in .*models.py 'mkae': .* did you mean 'make'"),
-        (str(MODELS), "unknown problem .*models.py': expected .*path/to/file.py:make"),
+        (str(MODELS), "expected the function that makes the problem after the file, as .*models.py:FUNCTION, got"),
+        (OWN + "needs_a_width", "needs a value for 'width', which has no default: set it with --set width="),
+        (OWN + "mixed_loss", "the loss of task 'up' mixes the examples of a batch: .* 4 of 8 examples .* take no mean"),
         (OWN + "raises", r"raises failed with FileNotFoundError at .*models.py:\d+ \(the pictures are not here\)"),
         (OWN + "ends", r"ends failed with SystemExit at .*models.py:\d+ \(no more\)"),
         ("wrong.py:make", r"wrong.py failed with SyntaxError at .*wrong.py:1 "),
@@ -168,11 +175,36 @@ def test_a_loss_that_becomes_nan_stops_a_study_and_keeps_its_runs(desk: Desk) ->
     assert states == [True, False]
 
 
+def test_an_error_in_a_loss_of_ones_own_stops_training_with_its_line(desk: Desk) -> None:
+    desk.refuse(
+        r"training at step 3 failed with IndexError at .*models.py:[0-9]+ \(no such class\): expected the model",
+        *("train", OWN + "raises_in_training", *SHORT, "--out", "run.h5"),
+        keeps=["run.h5"],
+    )
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="a folder that nobody can write into")
+@pytest.mark.parametrize("line", ["train quadratic --steps 2", "hessian run.h5 --at last", "explore run.h5"])
+def test_a_folder_in_which_no_file_can_be_made_is_refused_before_the_work(full: Desk, line: str) -> None:
+    full.refuse(
+        "cannot write /proc/x.h5 .*: expected a folder that can be written", *line.split(), "--out", "/proc/x.h5"
+    )
+
+
+def test_results_cut_short_are_described_as_either(full: Desk) -> None:
+    (full.folder / "cut.h5").write_bytes((full.folder / "results.h5").read_bytes()[:3000])
+    full.refuse("cannot read cut.h5: expected a trajectory, a results file or a study's folder", "info", "cut.h5")
+
+
 @pytest.mark.parametrize(
     ("line", "match"),
     [
-        ("info nowhere.h5", "there is no file nowhere.h5: expected a trajectory"),
-        ("info folder.h5", "there is no file folder.h5/results.h5"),
+        ("info nowhere.h5", "there is no file nowhere.h5: expected a trajectory, a results file or a study's folder"),
+        ("info folder.h5", "there is no file folder.h5/results.h5: expected a trajectory, a results file or a study's"),
+        (
+            "info text.h5",
+            "cannot read text.h5: expected a trajectory, a results file or .* cut short or of another kind",
+        ),
         ("surface folder.h5", "cannot read folder.h5: expected a landscape-trajectory file, got a folder"),
         ("figures nowhere.h5", "there is no file nowhere.h5: expected results of a study"),
         ("report folder.h5", "there is no file folder.h5/results.h5: expected results of a study"),

@@ -70,11 +70,25 @@ def test_a_plan_writes_nothing(desk: Desk) -> None:
         "search of learning rates": 2 * 2,
         "training": 2 * 2,
         "surface": 2 * 5 * 4,
+        "true losses beside the plane's": 4 * (4 + 2),
         "Hessian eigenvalues": 2 * 2 * (3 + 1) * 2,
+        "figures and report": 19,
     }
     assert "Hessian eigenvalues" in desk.do("study", "mine.toml", "--out", "new", "--plan").out
     assert contents(desk.folder) == before
     assert not (desk.folder / "new").exists()
+
+
+def test_the_plan_of_a_finished_study_is_the_drawing_alone(copied: Desk) -> None:
+    before = contents(copied.folder)
+    stages = copied.do("study", "--out", "study", "--plan", "--json").json
+    assert [stage["name"] for stage in stages if stage["amount"]] == ["figures and report"]
+    assert contents(copied.folder) == before
+    drawn = list((copied.folder / "study" / "figures").iterdir())
+    assert stages[-1]["amount"] == len(drawn), "in one format here"
+    said = copied.do("study", "--out", "study", "--plan").out
+    assert "for what is left" in said
+    assert "0 short runs" in said
 
 
 @pytest.mark.parametrize(("strategy", "seed"), [("averaged", 0), ("independent", 1)])

@@ -267,6 +267,22 @@ def test_a_search_where_everything_diverged_is_drawn() -> None:
     assert (points.x.size, ring.x.size, diverged.x.size) == (0, 0, 4)
 
 
+def test_a_search_that_is_not_finished_shows_what_was_tried_and_chooses_nothing() -> None:
+    done = np.array([True, False, True, True])
+    losses = np.where(done, records.search().losses, np.nan)
+    search = replace(records.search(), losses=losses, done=done, chosen=np.nan)
+    scene = scenes.rate_search([search])
+    (panel,) = scene.panels
+    points, ring, diverged = of(panel, Points)
+    np.testing.assert_array_equal(points.x, [1e-3, 1e-1])
+    assert ring.x.size == 0
+    np.testing.assert_array_equal(diverged.x, [1.0])
+    np.testing.assert_array_equal(of(panel, Line)[0].x, [1e-3, 1e-1, 1.0])
+    assert "Not finished, nothing is chosen yet: averaged, 3 of 4 rates tried." in scene.caption
+    assert "1 rate diverged" in scene.caption
+    assert "Not finished" not in scenes.rate_search([records.search()]).caption
+
+
 def test_comparisons_are_filled_only_where_the_interval_excludes_zero() -> None:
     wide = records.comparison()
     open_ = records.comparison(budget="updates", interval=(-1.0, 1.0), verdict="undecided")

@@ -105,7 +105,7 @@ def test_an_optimiser_prints_itself_and_knows_its_rate() -> None:
             r"Adam\(rate=0.1\) cannot be made \(.*rate.*\): expected the settings of torch",
         ),
         ("Adam", {"lr": -1}, r"Adam\(lr=-1\) cannot be made \(Invalid learning rate: -1\)"),
-        ("Adam", {"lr": float("nan")}, r"cannot be made \(Invalid learning rate: nan\)"),
+        ("Adam", {"lr": float("nan")}, r"expected finite settings of Adam, got lr=nan"),
         ("Adam", {"lr": "fast"}, r"Adam\(lr='fast'\) cannot be made"),
         ("Adam", {"fused": True, "foreach": True}, "cannot be made .*fused"),
     ],

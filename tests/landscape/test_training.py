@@ -392,7 +392,7 @@ def test_an_error_of_the_users_loss_names_type_text_step_and_line(error: Excepti
     with pytest.raises(LandscapeError, match=rf"^training at step 4 failed with {text}: expected the model") as caught:
         record(found, Averaged(), Plan(9, 5, Every(2)), path)
     assert caught.value.__cause__ is error
-    assert store.open(path).steps.tolist() == [0, 2], "what was recorded before is kept"
+    assert landscape.open(path).steps.tolist() == [0, 2], "what was recorded before is kept"
 
 
 class OutOfMemoryError(RuntimeError):
