@@ -92,8 +92,7 @@ class _Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         found = func(*args, **(kwargs or {}))
-        fresh = func is torch.ops.aten.lift_fresh.default  # its argument is new too, and was made unseen
-        given = set() if fresh else {storage._cdata for storage in _storages((args, kwargs))}
+        given = {storage._cdata for storage in _storages((args, kwargs))}
         for storage in _storages(found):
             if storage._cdata not in given and storage._cdata not in self._held:
                 self._hold(storage)

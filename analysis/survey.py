@@ -260,6 +260,7 @@ class _Survey:
         if desk.results.known(f"faithfulness/{title}", made, Faithfulness) is None:
             found = faithfulness.faithfulness(desk.runs, plane, seed=self._chosen.seed)
             desk.results.save({f"faithfulness/{title}": Entry(found, made)})
+            desk.progress.say(_trust_words(title, found))
         if self._chosen.plane == "principal":
             self._stability(made)
 
@@ -319,6 +320,15 @@ class _Survey:
             desk.results.save({group: Entry(found, made, tuple(named(group, test) for test in engine.checks))})
             note(f"{self._title}{suffix}: {len(x)} points, {line.recipe}")
         return found
+
+
+def _trust_words(title: str, found: Faithfulness) -> str:
+    """What a plane shows of all runs together, beside random walks."""
+    variance, walks = found.variance[-1].sum(), found.null_variance.sum()
+    return (
+        f"{title}: shows {variance:.0%} of the runs' variance (the best plane of random walks: {walks:.0%}) and "
+        f"{found.distance[-1]:.0%} of the distance travelled ({found.null_distance:.0%})"
+    )
 
 
 def _suffix(chosen: SurfaceSettings, pair: tuple[str, str]) -> str:

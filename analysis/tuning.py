@@ -101,7 +101,7 @@ def choose(problem: Problem, space: Subspace, conditions: Conditions, budget: Bu
 
 def allowance(device: torch.device) -> float:
     """Bytes to be set aside for every byte of tensors."""
-    return 1.25 if device.type == "cuda" else 2.0
+    return 1.25 if device.type == "cuda" else 3.0
 
 
 def error_of(engine: Engine, problem: Problem, space: Subspace, conditions: Conditions) -> Array:

@@ -11,7 +11,7 @@ from cli.console import emit
 from cli.options import Device, Json, Out, Own, Quiet, Runs, Set, Threads, validated, workbench
 
 EXAMPLES = """\
-Examples: [bold]landscape surface study/runs/*-0.h5 --out results.h5 --nx 41 --conflict[/bold]; \
+Example: [bold]landscape surface study/runs/*-0.h5 --out results.h5 --nx 41 --conflict[/bold]; \
 between two ends [bold]landscape surface a.h5 b.h5 --plane line[/bold]; \
 through a start and two ends [bold]landscape surface a.h5 b.h5 --plane through[/bold]; \
 an ensemble of random planes [bold]landscape surface a.h5 --plane random --draws 8[/bold]; \

@@ -1,14 +1,24 @@
 """Settings that every test shares. Torch is not imported here: the tests of figures run without it."""
 
 import os
+from collections.abc import Iterator
 
 # Before numpy or torch is loaded, and inherited by commands that tests start: the test processes run side by side, so
 # each takes one thread; with one thread sums are made in one order, so that "same bytes" can be asked for.
 os.environ["OMP_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
 os.environ["MPLBACKEND"] = "agg"
 
+import pytest
 from hypothesis import settings
 
 # No deadline: the first example of a test may compile or import. Derandomised: a red test is red for everybody.
 settings.register_profile("landscape", deadline=None, derandomize=True)
 settings.load_profile("landscape")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _a_cache_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Engines that tests have timed are not kept for the machine's user."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from analysis import archive, desk, estimates, jobs, surfaces
+from analysis import archive, desk, estimates, jobs
 from analysis.desk import record_hash, trajectory_hash
 from analysis.results import Comparison, EigenvalueHistory, Exploration, Surface
 from analysis.settings import HessianSettings, SurfaceSettings, parse
@@ -86,7 +86,9 @@ def test_a_study_leaves_a_group_for_everything(finished):
     expected |= {f"{plane}/{title}" for plane in ("plane", "surface") for title in ("principal", "seed-0")}
     expected |= {f"shadow/principal/{name}" for name in RUNS}
     expected |= {f"shadow/seed-0/{name}" for name in RUNS if name.endswith("-0")}
-    expected |= {f"{what}/{title}" for what in ("shape", "faithfulness", "stability") for title in ("principal", "seed-0")}
+    expected |= {
+        f"{what}/{title}" for what in ("shape", "faithfulness", "stability") for title in ("principal", "seed-0")
+    }
     expected |= {f"feet/principal/{name}" for name in RUNS}
     expected |= {f"feet/seed-0/{name}" for name in RUNS if name.endswith("-0")}
     expected |= {f"eigenvalues/{name}" for name in RUNS if name.endswith("-0")}

@@ -95,7 +95,8 @@ def test_progress_adds_up_and_the_plan_is_said_before(desk):
     amounts = dict(zip(desk.progress.stages, zip(desk.progress.amounts, desk.progress.told, strict=True), strict=True))
     assert all(amount == told for amount, told in amounts.values()), amounts
     assert amounts["surface"][0] == 12
-    (said,) = desk.progress.said
+    said, trust = desk.progress.said
+    assert "of the runs' variance (the best plane of random walks: " in trust
     assert said.startswith("12 points, about ")
     assert "MiB beyond model and data, by Sequential(micro_batch=16)" in said
 

@@ -1,5 +1,6 @@
 """Folders for a user's commands, and one study that many tests look at."""
 
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -73,3 +74,10 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         desk.do("train", "quadratic", *words, *SHORT, "--out", f"{name}.h5")
     desk.do("surface", "run.h5", "--nx", "3", "--ny", "3", "--out", "results.h5")
     return desk.folder
+
+
+@pytest.fixture
+def full(desk: Desk, runs: Path) -> Desk:
+    """A desk with runs and results of its own."""
+    shutil.copytree(runs, desk.folder, dirs_exist_ok=True)
+    return desk

@@ -3,8 +3,6 @@
 import contextlib
 import os
 import pty
-import shutil
-from pathlib import Path
 
 import pytest
 
@@ -18,12 +16,6 @@ HIDDEN, SHOWN = "\x1b[?25l", "\x1b[?25h"
 """What makes a terminal hide its cursor and show it again."""
 
 COMMANDS = ("study", "train", "surface", "hessian", "explore", "figures", "report", "info")
-
-
-@pytest.fixture
-def full(desk: Desk, runs: Path) -> Desk:
-    shutil.copytree(runs, desk.folder, dirs_exist_ok=True)
-    return desk
 
 
 LINES = {

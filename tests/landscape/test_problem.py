@@ -487,7 +487,14 @@ def _row(change: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tenso
         _row(lambda e: e + 0.1 * e.roll(1)),
         _row(lambda e: torch.where(e == e.max(), torch.nan, e)),
     ],
-    ids=["a mean given to all", "weights of the batch", "centred", "a running sum", "a neighbour's", "NaN at the largest"],
+    ids=[
+        "a mean given to all",
+        "weights of the batch",
+        "centred",
+        "a running sum",
+        "a neighbour's",
+        "NaN at the largest",
+    ],
 )
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_loss_or_metric_that_mixes_examples_is_refused(loss: Any, dtype: torch.dtype) -> None:
