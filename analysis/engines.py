@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from torch.utils._pytree import tree_map
 
 from analysis.memory import ran_out
@@ -478,6 +479,8 @@ def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
     compiled = torch.compile(types.FunctionType(code, call.__globals__, closure=call.__closure__), dynamic=False)
 
     def called(*arguments: Any) -> Tensor:
+        if is_in_torch_dispatch_mode():  # compiling would be given up for good by torch while operations are watched
+            return function(*arguments)
         try:
             found: Tensor = compiled(*arguments)
         except TorchDynamoException as error:

@@ -34,6 +34,9 @@ BRIEF = 1e-3
 NOISE = 0.05
 """By which share another engine has to be faster to be preferred to one that was tried before it."""
 
+WASTE = 1.25
+"""Bytes for every byte of tensors, for what lies between them."""
+
 REPEATS = 3
 """Timings of each engine, in turn with the best so far; the least counts, since other work only adds to them."""
 
@@ -77,8 +80,8 @@ def choose(problem: Problem, space: Subspace, conditions: Conditions, budget: Bu
     the conditions' statistics and heads take at each point is in the seconds and the bytes.
 
     Bytes are the peak of all tensors held while a point is measured, of the sums over examples and of the preparation
-    of a point, times a factor for what cannot be seen: libraries' scratch memory and the allocator's waste
-    (`allowance`).
+    of a point, with an allowance for what cannot be seen, libraries' scratch memory and the allocator's waste: a
+    quarter more, and on a CPU three times as much for what grows with the micro-batch.
 
     Cost: `budget.seconds`, or a few points, whichever is more.
 
@@ -86,11 +89,11 @@ def choose(problem: Problem, space: Subspace, conditions: Conditions, budget: Bu
         LandscapeError: one example at a time needs more memory than the budget allows, with what it needs.
     """
     bench = _Bench(problem, space, conditions, budget)
-    best = bench.climb(bench.workplace(1), Sequential, None)
+    best = bench.climb(bench.workplace(Sequential()), Sequential, None)
     if problem.device.type != "cpu" or bench.brief:
         for points in GROUPS:
             try:
-                found = bench.climb(bench.workplace(points), partial(Together, points), best)
+                found = bench.climb(bench.workplace(Together(points)), partial(Together, points), best)
             except LandscapeError:  # it cannot be vectorised
                 break
             if found is best:
@@ -100,8 +103,22 @@ def choose(problem: Problem, space: Subspace, conditions: Conditions, budget: Bu
 
 
 def allowance(device: torch.device) -> float:
-    """Bytes to be set aside for every byte of tensors."""
-    return 1.25 if device.type == "cuda" else 3.0
+    """Bytes to be set aside for every byte of tensors that grows with the micro-batch.
+
+    On a CPU, convolutions hold their tensors a second time in another order, and the holes that they leave are a little
+    too small for the next.
+    """
+    return 3.0 if device.type == "cpu" else WASTE
+
+
+def trial(engine: Engine, problem: Problem, space: Subspace, conditions: Conditions) -> Trial:
+    """What one engine needs under these conditions, found as in `choose`. Cost: a few points, or a second."""
+    bench = _Bench(problem, space, conditions, Budget())
+    one = bench.contender(bench.workplace(engine), engine)
+    if one is None:
+        raise LandscapeError(f"memory runs out with the engine {engine!r}: expected room for it; choose a smaller one")
+    one.run()  # what is compiled is compiled here
+    return Trial(engine, min(one.run() for _ in range(REPEATS)), one.bytes)
 
 
 def error_of(engine: Engine, problem: Problem, space: Subspace, conditions: Conditions) -> Array:
@@ -130,8 +147,11 @@ class _Workplace:
     points: int
     runner: Runner
     seconds: float
-    """A group of points."""
-    bytes: int
+    """A group of points, besides evaluating the model."""
+    fixed: float
+    """Bytes whatever the micro-batch."""
+    need: memory.Need
+    """Bytes of evaluating so many examples."""
 
 
 class _Contender:
@@ -155,7 +175,7 @@ class _Bench:
         self._problem, self._space, self._budget = problem, space, budget
         self._batch = (conditions.examples or evaluation(problem)).batch
         self._plain = replace(conditions, statistics=Frozen(), heads=AsThePlanes())
-        self._room = float("inf") if budget.memory is None else budget.memory / allowance(problem.device)
+        self._room = float("inf") if budget.memory is None else budget.memory
         self._some, self.brief = len(self._batch), False
         self._theta = torch.tensor(space.origin, dtype=problem.dtype, device=problem.device)
         self._state = torch.tensor(space.buffers, dtype=torch.float64, device=problem.device)
@@ -166,22 +186,22 @@ class _Bench:
         self.tried: list[Trial] = []
         self._end = time.perf_counter() + budget.seconds
 
-    def workplace(self, points: int) -> _Workplace:
-        """Cost: a point's preparation and sums, and whatever building costs."""
+    def workplace(self, engine: Engine) -> _Workplace:
+        """Cost: a point's preparation and sums, whatever building costs, and six examples."""
+        problem, points = self._problem, engine.together
         seconds, size = self._around(self._plain, points)
         built: list[Runner] = []
-        engine = Sequential() if points == 1 else Together(points)
-        size += memory.peak(lambda: built.append(engine.build(self._problem)), self._problem.device)
-        return _Workplace(points, built[0], seconds + points * self._extra[0], size + self._extra[1])
+        size += memory.peak(lambda: built.append(engine.build(problem)), problem.device) + self._extra[1]
+        need = memory.need(lambda count: self._begun(built[0], points)(self._examples(count)), problem.device)
+        return _Workplace(points, built[0], seconds + points * self._extra[0], size, need)
 
     def climb(self, there: _Workplace, engine_of: Callable[[int], Engine], holder: _Contender | None) -> _Contender:
         """The best of micro-batches from small to large, and of what was best before, if anything was."""
-        need = memory.need(lambda count: self._begun(there)(self._examples(count)), self._problem.device)
         worse = 0
-        for size in self._sizes(there, need, holder):
+        for size in self._sizes(there, holder):
             if holder is not None and (worse == 2 or time.perf_counter() > self._end):
                 break
-            new = self._contender(there, engine_of(size))
+            new = self.contender(there, engine_of(size))
             if new is None:
                 break
             if holder is None:
@@ -192,28 +212,34 @@ class _Bench:
                 worse += 1
             self.tried.append(Trial(new.engine, new.seconds, new.bytes))
         if holder is None:
-            raise self._too_little(there, need.at(1))
+            raise self._too_little(self._bytes(there, there.need.at(1)))
         return holder
 
-    def _sizes(self, there: _Workplace, need: memory.Need, holder: _Contender | None) -> list[int]:
+    def _sizes(self, there: _Workplace, holder: _Contender | None) -> list[int]:
         """Those that fit; with a holder, from as many evaluations at once as it has."""
         count = len(self._batch)
         sizes = [size for size in (LEAST << k for k in range(count.bit_length())) if size < count] + [count]
         least = 0 if holder is None else holder.engine.together * holder.engine.micro_batch // there.points
-        fitting = [size for size in sizes if there.bytes + need.at(size) <= self._room]
+        fitting = [size for size in sizes if self._bytes(there, there.need.at(size)) <= self._room]
         if not fitting and holder is None:
-            fitting = [size for size in (4, 2, 1) if size < sizes[0] and there.bytes + need.at(size) <= self._room][:1]
+            smaller = [size for size in (4, 2, 1) if size < sizes[0]]
+            fitting = [size for size in smaller if self._bytes(there, there.need.at(size)) <= self._room][:1]
         return [size for size in fitting if size >= least]
 
-    def _contender(self, there: _Workplace, engine: Engine) -> _Contender | None:
+    def _bytes(self, there: _Workplace, evaluating: float) -> int:
+        """Bytes to be set aside, from those of tensors."""
+        growing = max(0.0, evaluating - there.need.constant)
+        return int(WASTE * (there.fixed + there.need.constant) + allowance(self._problem.device) * growing)
+
+    def contender(self, there: _Workplace, engine: Engine) -> _Contender | None:
         """None where more memory is needed than there is."""
         size, device = engine.micro_batch, self._problem.device
 
         def once() -> None:
-            self._begun(there)(self._examples(size))
+            self._begun(there.runner, there.points)(self._examples(size))
 
         try:
-            used = there.bytes + memory.peak(once, device)
+            used = self._bytes(there, memory.peak(once, device))
             if used > self._room:
                 return None
             if not self.tried:
@@ -227,17 +253,17 @@ class _Bench:
         examples = sum(len(piece) for piece in pieces)
 
         def evaluate() -> None:
-            rows = self._begun(there)
+            rows = self._begun(there.runner, there.points)
             for piece in pieces:
                 rows(piece)
 
         def run() -> float:
             return (_seconds(evaluate, device) / examples * len(self._batch) + there.seconds) / there.points
 
-        return _Contender(engine, int(allowance(device) * used), run)
+        return _Contender(engine, used, run)
 
-    def _begun(self, there: _Workplace) -> Rows:
-        return there.runner(self._theta.repeat(there.points, 1), self._state.repeat(there.points, 1))
+    def _begun(self, runner: Runner, points: int) -> Rows:
+        return runner(self._theta.repeat(points, 1), self._state.repeat(points, 1))
 
     def _examples(self, count: int) -> Batch:
         return self._batch[:count] if count <= len(self._batch) else self._batch[[0] * count]
@@ -254,12 +280,10 @@ class _Bench:
         used = memory.peak(first, self._problem.device)
         return _seconds(lambda: meters[0].measure(at), self._problem.device), used
 
-    def _too_little(self, there: _Workplace, one: float) -> LandscapeError:
-        assert self._budget.memory is not None
-        needed = allowance(self._problem.device) * (there.bytes + one)
+    def _too_little(self, needed: int) -> LandscapeError:
         return LandscapeError(
             f"one example at a time needs about {_mib(needed)} beyond model and data, more than the "
-            f"{_mib(self._budget.memory)} allowed: allow at least as much, or use a smaller model"
+            f"{_mib(self._room)} allowed: allow at least as much, or use a smaller model"
         )
 
 

@@ -41,13 +41,17 @@ def test_views_what_is_written_in_place_and_what_was_there_before_cost_nothing()
         return view, there.detach(), torch.split(there, 10), there.reshape(10, 100)
 
     assert peak(work, CPU) == 0
-    assert peak(lambda: there[::2].contiguous(), CPU) == 2000
+    assert peak(there[::2].contiguous, CPU) == 2000
     assert peak(lambda: torch.empty(10)[2:4], CPU) == 40, "a view holds the whole"
 
 
 def test_what_is_held_in_between_counts():
     there = torch.zeros(1000)
-    assert peak(lambda: ((there * 2) + 1).sum(), CPU) == 4000 + 4000  # the product until the sum is there
+
+    def work():
+        return (2 * there + 1).sum()
+
+    assert peak(work, CPU) == 4000 + 4000  # the product until the sum is there
     assert peak(lambda: torch.tensor(np.zeros(1000)), CPU) == 8000
 
 
@@ -109,7 +113,8 @@ trunks = {
     "pooled": lambda: nn.Sequential(
         nn.Conv2d(1, 32, 5, padding=2), nn.BatchNorm2d(32), nn.SiLU(), nn.MaxPool2d(2), nn.Conv2d(32, 32, 3), nn.SiLU(),
         nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(128, 64)),
-    "layers": lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 1024), nn.Tanh(), nn.Linear(1024, 64)),
+    "layers": lambda: nn.Sequential(
+        nn.Flatten(1, 2), nn.Linear(28, 512), nn.Tanh(), nn.Linear(512, 64), nn.Flatten(), nn.Linear(1792, 64)),
 }
 
 
@@ -156,7 +161,7 @@ print(json.dumps([beyond(choice.engine), choice.bytes, beyond(Sequential(count))
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's peak of a process")
 @pytest.mark.parametrize(
-    ("kind", "allowed"), [("convolutions", 24), ("convolutions", 100), ("pooled", 60), ("layers", 90)]
+    ("kind", "allowed"), [("convolutions", 24), ("convolutions", 100), ("pooled", 60), ("layers", 40)]
 )
 def test_a_surface_stays_within_the_memory_that_is_allowed(kind, allowed):
     command = [sys.executable, "-W", "error", "-c", MEASURED, kind, str(allowed)]
@@ -165,4 +170,4 @@ def test_a_surface_stays_within_the_memory_that_is_allowed(kind, allowed):
     used, expected, without = json.loads(found.stdout)
     assert expected <= allowed * 2**20
     assert allowed * 2**20 / 8 < used <= expected, "the bound binds"
-    print(used / 2**20, expected / 2**20, without / 2**20)
+    assert without > allowed * 2**20, "a bound was needed"
