@@ -158,7 +158,7 @@ class _Gauge:
         self.seed = seed
         self._problem, self._index = problem, index_tensor(positions, problem.device)
         self._origin, self._basis, self._buffers = (
-            torch.tensor(v, dtype=torch.float64, device=problem.device)
+            torch.tensor(np.ascontiguousarray(v), dtype=torch.float64, device=problem.device)
             for v in (plane.origin, plane.basis, plane.buffers)
         )
         count = len(problem.evaluation)

@@ -84,7 +84,7 @@ class Meter:
         self._problem = problem
         self._examples = conditions.examples or evaluation(problem)
         self._origin, self._basis, self._state = (
-            torch.tensor(v, dtype=torch.float64, device=problem.device)
+            torch.tensor(np.ascontiguousarray(v), dtype=torch.float64, device=problem.device)
             for v in (space.origin, space.basis, space.buffers)
         )
         self._restate, self._refit = conditions.statistics.build(problem), conditions.heads.build(problem)
@@ -110,7 +110,7 @@ class Meter:
 
     def measure(self, coordinates: Array) -> Measured:
         """Points by their coordinates [n, k], `together` at a time in their order."""
-        there = torch.tensor(coordinates, dtype=torch.float64, device=self._problem.device)
+        there = torch.tensor(np.ascontiguousarray(coordinates), dtype=torch.float64, device=self._problem.device)
         return self._gathered(self._theta(group) for group in torch.split(there, self.together))
 
     def at(self, thetas: Iterable[Array]) -> Measured:

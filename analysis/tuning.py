@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -192,7 +193,9 @@ class _Bench:
         seconds, size = self._around(self._plain, points)
         built: list[Runner] = []
         size += memory.peak(lambda: built.append(engine.build(problem)), problem.device) + self._extra[1]
-        need = memory.need(lambda count: self._begun(built[0], points)(self._examples(count)), problem.device)
+        size += memory.peak(lambda: self._begun(built[0], points), problem.device)
+        rows = self._begun(built[0], points)
+        need = memory.need(lambda count: rows(self._examples(count)), problem.device)
         return _Workplace(points, built[0], seconds + points * self._extra[0], size, need)
 
     def climb(self, there: _Workplace, engine_of: Callable[[int], Engine], holder: _Contender | None) -> _Contender:
@@ -236,9 +239,10 @@ class _Bench:
         size, device = engine.micro_batch, self._problem.device
 
         def once() -> None:
-            self._begun(there.runner, there.points)(self._examples(size))
+            rows(self._examples(size))
 
         try:
+            rows = self._begun(there.runner, there.points)
             used = self._bytes(there, memory.peak(once, device))
             if used > self._room:
                 return None
@@ -282,13 +286,14 @@ class _Bench:
 
     def _too_little(self, needed: int) -> LandscapeError:
         return LandscapeError(
-            f"one example at a time needs about {_mib(needed)} beyond model and data, more than the "
-            f"{_mib(self._room)} allowed: allow at least as much, or use a smaller model"
+            f"one example at a time needs {_words(needed)} beyond model and data, more than the "
+            f"{_words(self._room)} allowed: allow at least as much, or use a smaller model"
         )
 
 
-def _mib(size: float) -> str:
-    return f"{size / 2**20:.3g} MiB"
+def _words(size: float) -> str:
+    """Rounded up, so that what is said to be enough is."""
+    return f"{math.ceil(size / 2**20)} MiB" if size >= 100 * 2**20 else f"{math.ceil(size / 2**10)} KiB"
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:

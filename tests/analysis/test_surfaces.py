@@ -13,7 +13,8 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from analysis import surfaces
-from analysis.results import Plane, Run, Shadow
+from analysis.points import Conditions, Meter
+from analysis.results import Line, Plane, Run, Shadow
 from analysis.surfaces import Grid
 from landscape import problems
 from landscape.errors import LandscapeError
@@ -331,3 +332,81 @@ def test_as_many_points_both_ways_unless_said_otherwise():
 def test_grids_without_points_or_range_are_refused(call, text):
     with pytest.raises(LandscapeError, match=text):
         call()
+
+
+@given(st.floats(0.0, 6.3), st.floats(0.2, 3.0), st.floats(-0.9, 0.9))
+def test_a_point_is_the_same_in_every_basis_of_its_plane(angle, stretch, shear):
+    problem = problems.load("quadratic", {"tasks": 2, "size": 5})
+    plane = plane_for(problem)
+    turn = np.array([[np.cos(angle), -np.sin(angle)], [np.sin(angle), np.cos(angle)]])
+    mixing = turn @ np.array([[stretch, 0.0], [shear, 1.0]])
+    other = replace(plane, basis=mixing @ plane.basis, gram=mixing @ plane.gram @ mixing.T)
+    points = np.array([[0.3, -0.7], [1.0, 2.0], [-1.5, 0.25]])
+    seen = points @ np.linalg.inv(mixing)  # x' basis' = x basis
+    mine, its = (Meter(problem, p, Conditions()).measure(at).loss for p, at in ((plane, points), (other, seen)))
+    np.testing.assert_allclose(its, mine, rtol=1e-9)  # condition of the mixing, at most about 1e3, times rounding
+
+
+def test_a_network_with_its_hidden_units_permuted_has_the_same_surface():
+    problem = cases.make("plain")
+    plane = plane_for(problem)
+    order = np.random.default_rng(1).permutation(5)
+    slots = {slot.name: slot for slot in problem.layout.slots}
+
+    def permuted(vector):
+        """Units of the first layer in another order: its rows, its biases, and the columns of what follows."""
+        moved = vector.copy()
+        for name, axis in (("first.weight", 0), ("first.bias", 0), ("second.weight", 1)):
+            slot = slots[name]
+            moved[slot.span] = np.take(vector[slot.span].reshape(slot.shape), order, axis).ravel()
+        return moved
+
+    other = replace(plane, origin=permuted(plane.origin), basis=np.stack([permuted(b) for b in plane.basis]))
+    one, same = surfaces.measure(problem, plane, GRID), surfaces.measure(problem, other, GRID)
+    assert (other.basis != plane.basis).any()
+    np.testing.assert_allclose(same.loss, one.loss, rtol=1e-12)
+
+
+def test_a_surface_is_transposed_where_its_axes_are_swapped():
+    problem = cases.make("plain")
+    plane = plane_for(problem)
+    swapped = replace(plane, basis=plane.basis[::-1], gram=plane.gram[::-1, ::-1])
+    one, other = surfaces.measure(problem, plane, GRID), surfaces.measure(problem, swapped, Grid(GRID.y, GRID.x))
+    np.testing.assert_allclose(other.loss.transpose(0, 2, 1), one.loss, rtol=1e-12)
+    np.testing.assert_allclose(other.difference_stderr.transpose(0, 2, 1), one.difference_stderr, rtol=1e-9, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("x", "text"),
+    [
+        ([0.5, 1.0], r"x coordinates in ascending order with zero among them, got 0\.5, 1: add zero"),
+        ([1.0, 0.0], r"in ascending order with zero among them, got 1, 0"),
+        ([], r"with zero among them, got none"),
+    ],
+)
+def test_coordinates_without_the_origin_or_out_of_order_are_refused(x, text):
+    with pytest.raises(LandscapeError, match=text):
+        Grid(x, [0.0, 1.0])
+
+
+def test_a_profile_is_a_row_of_the_surface():
+    problem = cases.make("batch norm")
+    plane = plane_for(problem)
+    line = Line(
+        **{
+            **{name: getattr(plane, name) for name in ("origin", "buffers", "recipe", "seed", "layout")},
+            "basis": plane.basis[:1],
+            "gram": plane.gram[:1, :1],
+            "axes": ("first",),
+        }
+    )
+    surface = surfaces.measure(problem, plane, GRID)
+    profile = surfaces.profile(problem, line, GRID.x)
+    row = GRID.y.index(0.0)
+    for name in ("loss", "stderr", "difference_stderr", "average_stderr", "average_difference_stderr", "scores"):
+        np.testing.assert_array_equal(getattr(profile, name), getattr(surface, name)[..., row, :])
+    half = replace(profile, done=np.arange(5) < 2)
+    *_, again = surfaces.profiling(problem, line, GRID.x, before=half)
+    assert again == profile
+    with pytest.raises(LandscapeError, match="the profile to go on with has another grid"):
+        list(surfaces.profiling(problem, line, GRID.x[1:], before=half))
