@@ -7,9 +7,9 @@ Groups of the results file: `plane/T`, `shadow/T/RUN`, `surface/T` (and `surface
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -21,6 +21,7 @@ from analysis.engine_choice import Chosen, chosen_engine
 from analysis.examples import evaluation
 from analysis.points import Conditions
 from analysis.results import (
+    Check,
     ConflictMap,
     Faithfulness,
     Feet,
@@ -39,6 +40,11 @@ from analysis.settings import LINES, SurfaceSettings
 
 NOT_OF_THE_NUMBERS = {"conflict", "max_memory", "data", "batch_norm", "adaptive", "budget", "draws"}
 """Settings that decide what is measured besides, and change no number of a surface."""
+
+
+VARIANTS = ("-training", "-evaluation", "-reestimated", "-frozen", "-training-reestimated", "-evaluation-frozen")
+"""What a further measurement on a plane or line can be called after its title."""
+Measurement = TypeVar("Measurement", bound=Surface | Profile)
 
 
 def survey(desk: Desk, chosen: SurfaceSettings) -> Surface | Profile:
@@ -84,6 +90,17 @@ def _ensemble(desk: Desk, chosen: SurfaceSettings, members: Sequence[Surface | P
     title = archive.safe_name(chosen.label or chosen.plane)
     inputs = {f"member {k}": record_hash(member) for k, member in enumerate(members)}
     desk.results.save({f"ensemble/{title}": Entry(summary, desk.made(inputs, {"title": title}))})
+
+
+@dataclass(frozen=True, eq=False)
+class _Work(Generic[Measurement]):
+    """How a surface or a profile is measured, checked and spoken of."""
+
+    name: str
+    points: int
+    steps: Callable[[Conditions, Measurement | None], Iterator[Measurement]]
+    tests: Callable[[Measurement, Conditions], tuple[Check, ...]]
+    words: Callable[[Measurement], str]
 
 
 class _Survey:
@@ -160,8 +177,7 @@ class _Survey:
         if before is None or before.record == plane:
             return [f"shadow/{title}", f"feet/{title}"]
         kinds = ("shadow", "feet", "faithfulness", "stability", "surface", "shape", "conflict", "interpolation")
-        variants = [f"surface/{title}-{word}" for word in ("training", "reestimated", "training-reestimated")]
-        return [*(f"{kind}/{title}" for kind in kinds), *variants]
+        return [*(f"{kind}/{title}" for kind in kinds), *(f"surface/{title}{suffix}" for suffix in VARIANTS)]
 
     def _surfaces(self, plane: Plane, grid: surfaces.Grid) -> Surface:
         """A surface for every choice of data and statistics; the first is returned."""
@@ -173,29 +189,41 @@ class _Survey:
         return {**self._chosen.model_dump(exclude=NOT_OF_THE_NUMBERS), "on": data, "statistics": norm}
 
     def _surface(self, plane: Plane, grid: surfaces.Grid, pair: tuple[str, str], suffix: str) -> Surface:
-        desk, group = self._desk, f"surface/{self._title}{suffix}"
-        made = self._made({"plane": record_hash(plane), "data": self._problem.data_hash}, self._settings(*pair))
-        known = desk.results.known(group, made, Surface)
+        name, tasks = f"{self._title}{suffix}", ", ".join(self._problem.names)
+        shape = f"{len(grid.x)} x {len(grid.y)} points"
+        work = _Work(
+            "surface",
+            grid.shape[0] * grid.shape[1],
+            lambda conditions, known: surfaces.measuring(self._problem, plane, grid, conditions, known),
+            lambda found, conditions: (
+                checks.plain_loop(self._problem, found, conditions=conditions),
+                checks.recomposed_average(self._problem, found, conditions=conditions),
+            ),
+            lambda found: f"{name}: {shape}, {found.examples} examples, tasks {tasks}",
+        )
+        return self._measured(Surface, f"surface/{name}", plane, pair, work)
+
+    def _measured(
+        self, kind: type[Measurement], group: str, space: Plane | Line, pair: tuple[str, str], work: _Work[Measurement]
+    ) -> Measurement:
+        """A record as the file knows it, or measured, or what was begun gone on with."""
+        desk, data = self._desk, self._problem.data_hash
+        made = self._made({type(space).__name__.lower(): record_hash(space), "data": data}, self._settings(*pair))
+        known = desk.results.known(group, made, kind)
         if known is not None and known.done.all():
             return known
         conditions = recipes.conditions(self._chosen, self._problem, *pair)
-        engine = self._engine(plane, conditions, known)
+        engine = self._engine(space, conditions, known)
         conditions = replace(conditions, engine=engine.engine)
-        points = int(grid.shape[0] * grid.shape[1])
         already = 0 if known is None else int(known.done.sum())
-        desk.progress.say(engine.plan(points - already))
-        with desk.results.stage("surface", points - already) as note:
-            steps = surfaces.measuring(self._problem, plane, grid, conditions, known)
-            surface = desk.results.growing(group, made, steps, lambda s: int(s.done.sum()), already)
-            tests = (
-                checks.plain_loop(self._problem, surface, conditions=conditions),
-                checks.recomposed_average(self._problem, surface, conditions=conditions),
-                *engine.checks,
-            )
-            desk.results.save({group: Entry(surface, made, tuple(named(group, test) for test in tests))})
-            name, tasks = f"{self._title}{suffix}", ", ".join(self._problem.names)
-            note(f"{name}: {len(grid.x)} x {len(grid.y)} points, {surface.examples} examples, tasks {tasks}")
-        return surface
+        desk.progress.say(engine.plan(work.points - already))
+        with desk.results.stage(work.name, work.points - already) as note:
+            steps = work.steps(conditions, known)
+            found = desk.results.growing(group, made, steps, lambda record: int(record.done.sum()), already)
+            tests = (*work.tests(found, conditions), *engine.checks)
+            desk.results.save({group: Entry(found, made, tuple(named(group, test) for test in tests))})
+            note(work.words(found))
+        return found
 
     def _engine(self, space: Plane | Line, conditions: Conditions, known: Surface | Profile | None) -> Chosen:
         before = None if known is None else known.engine
@@ -297,29 +325,23 @@ class _Survey:
             found = recipes.plane(self._chosen, self._problem, desk.runs)
             assert isinstance(found, Line)
             line = found
-            desk.results.save({f"line/{title}": Entry(line, made)})
+            old = [f"profile/{title}{suffix}" for suffix in ("", *VARIANTS)]
+            desk.results.save({f"line/{title}": Entry(line, made)}, drop=old)
         x = recipes.along(self._chosen, self._problem, line)
         pairs = [(data, norm) for data in self._chosen.data for norm in self._chosen.batch_norm]
         profiles = [self._profile(line, x, pair, _suffix(self._chosen, pair)) for pair in pairs]
         return profiles[0]
 
     def _profile(self, line: Line, x: Sequence[float], pair: tuple[str, str], suffix: str) -> Profile:
-        desk, group = self._desk, f"profile/{self._title}{suffix}"
-        made = self._made({"line": record_hash(line), "data": self._problem.data_hash}, self._settings(*pair))
-        known = desk.results.known(group, made, Profile)
-        if known is not None and known.done.all():
-            return known
-        conditions = recipes.conditions(self._chosen, self._problem, *pair)
-        engine = self._engine(line, conditions, known)
-        conditions = replace(conditions, engine=engine.engine)
-        already = 0 if known is None else int(known.done.sum())
-        desk.progress.say(engine.plan(len(x) - already))
-        with desk.results.stage("line", len(x) - already) as note:
-            steps = surfaces.profiling(self._problem, line, x, conditions, known)
-            found = desk.results.growing(group, made, steps, lambda p: int(p.done.sum()), already)
-            desk.results.save({group: Entry(found, made, tuple(named(group, test) for test in engine.checks))})
-            note(f"{self._title}{suffix}: {len(x)} points, {line.recipe}")
-        return found
+        name = f"{self._title}{suffix}"
+        work = _Work[Profile](
+            "line",
+            len(x),
+            lambda conditions, known: surfaces.profiling(self._problem, line, x, conditions, known),
+            lambda found, conditions: (),
+            lambda found: f"{name}: {len(x)} points, {line.recipe}",
+        )
+        return self._measured(Profile, f"profile/{name}", line, pair, work)
 
 
 def _trust_words(title: str, found: Faithfulness) -> str:

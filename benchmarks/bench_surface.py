@@ -1,44 +1,112 @@
-"""A surface against the forward passes it is made of."""
+"""A surface of three tasks: against peers, against the forward passes that it is made of, and against one task.
 
+Landscaper asks for numpy below 2 (through topopy), so no extra can name it; it is measured where it has been installed
+without its dependencies: `pip install --no-deps landscaper topopy nglpy; pip install gudhi treelib coloraide drawsvg`.
+"""
+
+import contextlib
+import copy
+import importlib.util
+import io
+import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils import vector_to_parameters
+from torch.utils.data import TensorDataset
 
-from analysis import surfaces
+from analysis import surfaces, tuning
+from analysis.points import Conditions
 from analysis.results import Plane
-from landscape import Problem, problems
+from landscape import Problem, Task
 
-POINTS, REPEATS = 5, 5
+SIDE, EXAMPLES, USERS_BATCH = 21, 1024, 256
+ROUNDS = 7
+"""Everything is measured once a round, one thing after the other, so that all meet the same conditions."""
+
+MICRO_BATCHES = (8, 16, 32, 64, 128, 256)
+Work = Callable[[], int]
+"""Measures some points and says how many."""
 
 
 def run() -> list[dict[str, Any]]:
-    """Milliseconds a point of a surface of all tasks, and of a bare forward pass of the module over the same data."""
-    torch.set_num_threads(1)
+    """Milliseconds a point on one thread and on two; rates against the bare module at its best micro-batch."""
+    before = torch.get_num_threads()
     rows = []
-    for micro_batch in (64, 128, 512):
-        problem = problems.load("digits")
-        problem.micro_batch = micro_batch
-        plane, grid = _plane(problem), surfaces.Grid(POINTS, POINTS, 0.1)
-        bare = [_seconds(_forward, problem) * 1e3 for _ in range(REPEATS)]
-        measured = [_seconds(surfaces.measure, problem, plane, grid) / POINTS**2 * 1e3 for _ in range(REPEATS)]
-        rows.append(
-            {
-                "micro-batch": micro_batch,
-                "examples": len(problem.evaluation),
-                "bare forward, ms": bare,
-                "surface, ms a point": measured,
-                "share of the bare rate, %": [100 * b / m for b, m in zip(bare, measured, strict=True)],
-            }
-        )
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        rows += _measured(threads)
+    torch.set_num_threads(before)
     return rows
+
+
+def _measured(threads: int) -> list[dict[str, Any]]:
+    three, one = _problem(3), _problem(1)
+    chosen = {problem: tuning.choose(problem, _plane(problem), Conditions()) for problem in (three, one)}
+    named: dict[str, Work] = {
+        "ours": _ours(three, Conditions(chosen[three].engine), SIDE * SIDE // ROUNDS),
+        "ours, one task": _ours(one, Conditions(chosen[three].engine), SIDE),
+        **_peers(three),
+        **{f"bare module, {size} at once": _bare(three, size) for size in MICRO_BATCHES},
+    }
+    taken: dict[str, list[float]] = {name: [] for name in named}
+    for _ in range(ROUNDS):
+        for name, work in named.items():
+            start = time.perf_counter()
+            points = work()
+            taken[name].append(1e3 * (time.perf_counter() - start) / points)
+    best = min((name for name in named if name.startswith("bare")), key=lambda name: statistics.median(taken[name]))
+    return [
+        {
+            "threads": threads,
+            "what": f"{name}, {chosen[three].engine!r}" if name == "ours" else name,
+            "ms a point": times,
+            "times as long as ours": [a / b for a, b in zip(times, taken["ours"], strict=True)],
+            "share of the best bare rate, %": [100 * a / b for a, b in zip(taken[best], times, strict=True)],
+        }
+        for name, times in taken.items()
+    ]
+
+
+class _Network(nn.Module):
+    def __init__(self, tasks: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        for before, after in ((1, 16), (16, 32), (32, 64)):
+            layers += [nn.Conv2d(before, after, 3, padding=1), nn.GroupNorm(after // 4, after), nn.ReLU()]
+        self.trunk = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten())
+        self.heads = nn.ModuleList(nn.Linear(64, 10) for _ in range(tasks))
+
+    def forward(self, inputs: Tensor) -> list[Tensor]:
+        shared = self.trunk(inputs)
+        return [head(shared) for head in self.heads]
+
+
+def _problem(tasks: int) -> Problem:
+    rng = torch.Generator().manual_seed(0)
+    inputs = torch.randn(EXAMPLES, 1, 28, 28, generator=rng)
+    labels = torch.randint(0, 10, (EXAMPLES, tasks), generator=rng)
+    data = TensorDataset(inputs, *labels.T.contiguous())
+    named = [Task(f"task{t}", _cross_entropy, {"accuracy": _accuracy}) for t in range(tasks)]
+    return Problem(lambda: _Network(tasks), named, data, data, micro_batch=USERS_BATCH)
+
+
+def _cross_entropy(prediction: Tensor, target: Tensor) -> Tensor:
+    return F.cross_entropy(prediction, target, reduction="none")
+
+
+def _accuracy(prediction: Tensor, target: Tensor) -> Tensor:
+    return (prediction.argmax(1) == target).to(prediction.dtype)
 
 
 def _plane(problem: Problem) -> Plane:
     theta, buffers = problem.initial(0)
-    basis = np.random.default_rng(0).standard_normal((2, theta.numel()))
+    basis = 0.02 * np.random.default_rng(0).standard_normal((2, theta.numel()))
     return Plane(
         origin=theta.double().numpy(),
         basis=basis,
@@ -52,14 +120,85 @@ def _plane(problem: Problem) -> Plane:
     )
 
 
-def _forward(problem: Problem) -> None:
-    with torch.no_grad():
-        problem.model.eval()
-        for batch in problem.evaluation.pieces(problem.micro_batch):
-            problem.model(batch.inputs)
+def _ours(problem: Problem, conditions: Conditions, points: int) -> Work:
+    """Goes on with one surface of 21 x 21 points, row by row."""
+    rows = surfaces.measuring(problem, _plane(problem), surfaces.Grid(SIDE), conditions)
+
+    def work() -> int:
+        for _ in range(points // SIDE):
+            next(rows)
+        return points
+
+    return work
 
 
-def _seconds(work: Callable[..., object], *arguments: object) -> float:
-    start = time.perf_counter()
-    work(*arguments)
-    return time.perf_counter() - start
+def _bare(problem: Problem, size: int) -> Work:
+    pieces = list(problem.evaluation.pieces(size))
+    module = copy.deepcopy(problem.model).eval()
+
+    def work() -> int:
+        with torch.no_grad():
+            for piece in pieces:
+                module(piece.inputs)
+        return 1
+
+    return work
+
+
+def _peers(problem: Problem) -> dict[str, Work]:
+    """Each at 2 x 2 points, of the sum of the tasks' losses, over the user's batches, which lie ready in memory."""
+    from loss_landscape_3d.calculator import LossLandscapeCalculator
+    from loss_landscapes import random_plane
+
+    module = copy.deepcopy(problem.model).eval()
+    batches = [(b.inputs, torch.stack(b.targets, 1)) for b in problem.evaluation.pieces(USERS_BATCH)]
+    theta, basis = problem.initial(0)[0], torch.tensor(_plane(problem).basis, dtype=torch.float32)
+
+    def criterion(output: list[Tensor], targets: Tensor) -> Tensor:
+        return torch.stack([F.cross_entropy(p, t) for p, t in zip(output, targets.T, strict=True)]).sum()
+
+    def loss(forward: Callable[[Tensor], list[Tensor]]) -> float:
+        with torch.no_grad():
+            sums = [float(criterion(forward(inputs), targets)) * len(inputs) for inputs, targets in batches]
+        return sum(sums) / EXAMPLES
+
+    def plain_loop() -> int:
+        for x, y in ((-1, -1), (1, -1), (-1, 1), (1, 1)):
+            vector_to_parameters(theta + x * basis[0] + y * basis[1], module.parameters())
+            loss(module)
+        return 4
+
+    def by_loss_landscapes() -> int:
+        random_plane(module, lambda wrapped: loss(wrapped.forward), 1, 2, "filter", deepcopy_model=True)
+        return 4
+
+    first, second = (dict(_named(module, vector)) for vector in basis)
+    calculator = LossLandscapeCalculator(module, batches, criterion)
+
+    def by_loss_landscape_3d() -> int:
+        calculator.calculate([-1, 1], [-1, 1], first, second, module.state_dict())
+        return 4
+
+    peers: dict[str, Work] = {
+        "plain loop": plain_loop,
+        "loss-landscapes": by_loss_landscapes,
+        "loss-landscape-3d": by_loss_landscape_3d,
+    }
+    if importlib.util.find_spec("landscaper") is not None:
+        from landscaper.compute import compute_loss_landscape
+
+        def by_landscaper() -> int:
+            directions = [[part.clone() for part in vectors.values()] for vectors in (first, second)]
+            with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+                compute_loss_landscape(module, None, directions, lambda model, _: loss(model), 2, 0.01, 2, "cpu")
+            return 4
+
+        peers["Landscaper"] = by_landscaper
+    return peers
+
+
+def _named(module: nn.Module, vector: Tensor) -> Iterator[tuple[str, Tensor]]:
+    parameters = dict(module.named_parameters())
+    parts = torch.split(vector, [parameter.numel() for parameter in parameters.values()])
+    for (name, parameter), part in zip(parameters.items(), parts, strict=True):
+        yield name, part.view_as(parameter)

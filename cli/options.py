@@ -33,18 +33,21 @@ Set = Annotated[
 def workbench(
     runs: list[Path], out: Path, problem: str, setting: list[str], device: str, threads: int, workers: int, quiet: bool
 ) -> Any:
+    """The analyses of the runs that a command names; see `cli.study.bench`."""
     from cli.study import bench
 
     return bench(runs, out, problem, problem_settings(setting), device, threads, workers, Stages(quiet))
 
 
 def validated(kind: Any, **values: Any) -> Any:
+    """A section of the settings from a command's words, or the sentence that says what is wrong."""
     from analysis.settings import section
 
     return section(kind, values)
 
 
 def problem_settings(given: list[str]) -> dict[str, Any]:
+    """Settings of a problem from `KEY=VALUE`, values as JSON where they are, else as text."""
     found: dict[str, Any] = {}
     for text in given:
         key, equals, value = text.partition("=")
@@ -58,4 +61,5 @@ def problem_settings(given: list[str]) -> dict[str, Any]:
 
 
 def workers_for(jobs: int, device: str) -> int:
+    """How many processes: as many as asked for, else one a core, and one alone on a GPU."""
     return jobs or (1 if device.startswith("cuda") else os.cpu_count() or 1)
