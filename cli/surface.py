@@ -110,6 +110,7 @@ def surface(
     Saved besides: the runs' shadows, their true losses beside the plane's, what share of the runs the plane shows, how
     stable it is, the shape of each surface. What was interrupted is gone on with, and what is known is not done again.
     """
+    from analysis.archive import require_writable
     from analysis.settings import SurfaceSettings
 
     chosen = validated(
@@ -144,6 +145,7 @@ def surface(
         if plan:
             _say_plan(work.plan(chosen), as_json)
             return
+        require_writable(out)
         found = work.surface(chosen)
     if as_json:
         emit(_facts(found, out))
