@@ -230,7 +230,7 @@ class _Sheet:
     """The grid's points as far as they are measured; those that an earlier record has are taken from it."""
 
     def __init__(self, problem: Problem, plane: Plane, grid: Grid, conditions: Conditions) -> None:
-        self._problem, self._plane, self._grid, self._conditions = problem, plane, grid, conditions
+        self._problem, self._plane, self._grid = problem, plane, grid
         self._meter = Meter(problem, plane, conditions)
         self._found, self._done = self._nothing()
         self._known, self._there = self._nothing()
@@ -259,7 +259,7 @@ class _Sheet:
 
     def surface(self) -> Surface:
         """What is measured so far."""
-        fields = fields_of(self._problem, self._conditions, self._found.copy(), self._done.copy(), self._grid.shape)
+        fields = fields_of(self._problem, self._meter, self._found.copy(), self._done.copy(), self._grid.shape)
         return Surface(x=np.array(self._grid.x), y=np.array(self._grid.y), plane=self._plane, **fields)
 
 

@@ -80,7 +80,7 @@ class Meter:
 
     def __init__(self, problem: Problem, space: Subspace, conditions: Conditions) -> None:
         require_layout(space, problem.layout)
-        engine = conditions.engine or Sequential(problem.micro_batch)
+        self._conditions, engine = conditions, conditions.engine or Sequential(problem.micro_batch)
         self._problem = problem
         self._examples = conditions.examples or evaluation(problem)
         self._origin, self._basis, self._state = (
@@ -98,6 +98,11 @@ class Meter:
     def engine(self) -> Engine:
         """What points are evaluated with now: the one asked for, or a smaller one since memory ran out."""
         return self._runner.engine
+
+    @property
+    def words(self) -> dict[str, str | int]:
+        """What a surface says of its conditions, by field, with the engine that is used now."""
+        return {**self._conditions.words(self._problem), "engine": repr(self.engine)}
 
     @property
     def together(self) -> int:

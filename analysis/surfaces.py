@@ -117,8 +117,7 @@ def measuring(
     meter, x, y = Meter(problem, plane, conditions), np.array(grid.x), np.array(grid.y)
 
     def record(found: Measured, done: Array) -> Surface:
-        fields = fields_of(problem, conditions, found, done, grid.shape)
-        return Surface(x=x, y=y, plane=plane, **{**fields, "engine": repr(meter.engine)})
+        return Surface(x=x, y=y, plane=plane, **fields_of(problem, meter, found, done, grid.shape))
 
     yield from _measuring(_Whole(grid.points, grid.shape, len(grid.x)), meter, record, before)
 
@@ -143,8 +142,7 @@ def profiling(
     meter, points = Meter(problem, line, conditions), np.asarray(x, np.float64)
 
     def record(found: Measured, done: Array) -> Profile:
-        fields = fields_of(problem, conditions, found, done, points.shape)
-        return Profile(x=points, line=line, **{**fields, "engine": repr(meter.engine)})
+        return Profile(x=points, line=line, **fields_of(problem, meter, found, done, points.shape))
 
     yield from _measuring(_Whole(points[:, None], points.shape, STRETCH), meter, record, before)
 
@@ -179,9 +177,7 @@ def _measuring(whole: _Whole, meter: Meter, record: Callable[[Measured, Array], 
         yield record(found, done)
 
 
-def fields_of(
-    problem: Problem, conditions: Conditions, found: Measured, done: Array, shape: tuple[int, ...]
-) -> dict[str, Any]:
+def fields_of(problem: Problem, meter: Meter, found: Measured, done: Array, shape: tuple[int, ...]) -> dict[str, Any]:
     """The fields that a surface and a profile have in common, from what was measured of points in a certain shape."""
 
     def shaped(rows: Array) -> Array:
@@ -198,7 +194,7 @@ def fields_of(
         "scores": shaped(found.scores),
         "score_stderr": shaped(found.score_stderr),
         "done": shaped(done),
-        **conditions.words(problem),
+        **meter.words,
     }
 
 
