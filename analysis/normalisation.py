@@ -62,7 +62,8 @@ class Reestimated:
     seed: int = 0
 
     def words(self, problem: Problem) -> str:
-        return f"estimated again at each point, from {self.examples} training examples, {self.batch_size} at a time at most"
+        words = f"estimated again at each point, from {self.examples} training examples"
+        return f"{words}, {self.batch_size} at a time at most"
 
     def build(self, problem: Problem) -> Restate | None:
         if self.batch_size < 2:
