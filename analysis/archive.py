@@ -285,9 +285,22 @@ def _replacing(path: Path) -> Iterator[Path]:
             os.fsync(handle.fileno())
         os.replace(fresh, path)
     finally:
-        fresh.unlink(missing_ok=True)
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
+        _tidied(lock, fresh, Path(lock.lock_file))
+
+
+def _tidied(lock: FileLock, *leftovers: Path) -> None:
+    """Removes what only a writer at work should have; an interruption meanwhile is let through afterwards."""
+    interruption: KeyboardInterrupt | None = None
+    while True:
+        try:
+            for path in leftovers:
+                path.unlink(missing_ok=True)
+            lock.release()
+            break
+        except KeyboardInterrupt as error:
+            interruption = error
+    if interruption is not None:
+        raise interruption
 
 
 def _create(path: Path) -> None:

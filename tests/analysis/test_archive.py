@@ -105,6 +105,25 @@ def test_xarray_and_h5py_open_a_file_with_dimensions_units_and_coordinates(tmp_p
         assert file["surface/principal"].attrs["batch_norm"] == "none"
 
 
+def test_an_interruption_while_a_writer_tidies_up_leaves_nothing_and_is_let_through(tmp_path, monkeypatch):
+    path = tmp_path / "results.h5"
+    original, seen = Path.unlink, []
+
+    def unlink(self, missing_ok=False):
+        seen.append(self.name)
+        if len(seen) == 1:
+            raise KeyboardInterrupt
+        original(self, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    with pytest.raises(KeyboardInterrupt):
+        archive.save(path, {"a": Entry(surface())})
+    monkeypatch.undo()
+    assert [p.name for p in tmp_path.iterdir()] == ["results.h5"]
+    assert archive.load(path, "a").record == surface()
+    archive.save(path, {"b": Entry(surface())})  # the lock is free again
+
+
 def test_reading_by_h5py_is_reading_by_xarray(tmp_path):
     path = tmp_path / "results.h5"
     archive.save(path, {"one": Entry(surface()), "two/three": Entry(Estimate(1.0, np.nan, 3))})
