@@ -15,7 +15,7 @@ from torch.func import functional_call, vmap
 from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from torch.utils._pytree import tree_map
 
-from analysis.memory import ran_out
+from analysis.memory import keep_freed, ran_out
 from landscape.data import Batch, Tree
 from landscape.errors import LandscapeError, unknown
 from landscape.modules import own_buffers, unflatten
@@ -253,6 +253,7 @@ class BackingOff:
     """
 
     def __init__(self, engine: Engine, problem: Problem) -> None:
+        keep_freed()
         self.engine = engine
         self._problem = problem
         self._runner: Runner | None = engine.build(problem)

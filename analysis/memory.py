@@ -63,6 +63,16 @@ def need(work: Callable[[int], object], device: torch.device, sizes: tuple[int, 
     return Need(first - each * small, each)
 
 
+def keep_freed() -> None:
+    """Has glibc's allocator keep up to 64 MiB of freed memory, rather than give it back to the system and fetch it
+    again for every micro-batch, which can take as long as the arithmetic.
+
+    glibc takes the largest block that was freed, up to 32 MiB, for the size of blocks worth keeping, and keeps twice as
+    much. This one is just below, and nobody writes into it, so it takes no memory. Other allocators do not mind.
+    """
+    torch.UntypedStorage((32 << 20) - (64 << 10))  # type: ignore[no-untyped-call]
+
+
 MARKS = ("out of memory", "not enough memory", "can't allocate memory", "alloc_failed", "cannot allocate memory")
 """By which the allocators' plain RuntimeErrors are known, in lower case."""
 

@@ -1,5 +1,8 @@
 """A surface of three tasks: against peers, against the forward passes that it is made of, and against one task.
 
+Peers are measured before an engine of ours is built, which has the allocator keep freed memory
+(`analysis.memory.keep_freed`): in the same process that would make them faster than they are by themselves.
+
 Landscaper asks for numpy below 2 (through topopy), so no extra can name it; it is measured where it has been installed
 without its dependencies: `pip install --no-deps landscaper topopy nglpy; pip install gudhi treelib coloraide drawsvg`.
 """
@@ -21,13 +24,13 @@ from torch.nn.utils import vector_to_parameters
 from torch.utils.data import TensorDataset
 
 from analysis import surfaces, tuning
+from analysis.engines import Engine
 from analysis.points import Conditions
 from analysis.results import Plane
 from landscape import Problem, Task
 
 SIDE, EXAMPLES, USERS_BATCH = 21, 1024, 256
 ROUNDS = 7
-"""Everything is measured once a round, one thing after the other, so that all meet the same conditions."""
 
 MICRO_BATCHES = (8, 16, 32, 64, 128, 256)
 Work = Callable[[], int]
@@ -36,41 +39,51 @@ Work = Callable[[], int]
 
 def run() -> list[dict[str, Any]]:
     """Milliseconds a point on one thread and on two; rates against the bare module at its best micro-batch."""
-    before = torch.get_num_threads()
-    rows = []
-    for threads in (1, 2):
+    before, counts = torch.get_num_threads(), (1, 2)
+    three, one = _problem(3), _problem(1)
+    peers, rows = [], []
+    for threads in counts:
         torch.set_num_threads(threads)
-        rows += _measured(threads)
+        peers.append(_timed(_peers(three)))
+    for threads, taken in zip(counts, peers, strict=True):
+        torch.set_num_threads(threads)
+        rows += _rows(threads, (three, one), taken)
     torch.set_num_threads(before)
     return rows
 
 
-def _measured(threads: int) -> list[dict[str, Any]]:
-    three, one = _problem(3), _problem(1)
-    chosen = {problem: tuning.choose(problem, _plane(problem), Conditions()) for problem in (three, one)}
-    named: dict[str, Work] = {
-        "ours": _ours(three, Conditions(chosen[three].engine), SIDE * SIDE // ROUNDS),
-        "ours, one task": _ours(one, Conditions(chosen[three].engine), SIDE),
-        **_peers(three),
-        **{f"bare module, {size} at once": _bare(three, size) for size in MICRO_BATCHES},
-    }
-    taken: dict[str, list[float]] = {name: [] for name in named}
-    for _ in range(ROUNDS):
-        for name, work in named.items():
-            start = time.perf_counter()
-            points = work()
-            taken[name].append(1e3 * (time.perf_counter() - start) / points)
-    best = min((name for name in named if name.startswith("bare")), key=lambda name: statistics.median(taken[name]))
+def _rows(threads: int, problems: tuple[Problem, Problem], taken: dict[str, list[float]]) -> list[dict[str, Any]]:
+    three, one = problems
+    engine = tuning.choose(three, _plane(three), Conditions()).engine
+    taken = taken | _timed(
+        {
+            "ours": _ours(three, engine, SIDE * SIDE // ROUNDS),
+            "ours, one task": _ours(one, engine, SIDE),
+            **{f"bare module, {size} at once": _bare(three, size) for size in MICRO_BATCHES},
+        }
+    )
+    best = min((name for name in taken if name.startswith("bare")), key=lambda name: statistics.median(taken[name]))
     return [
         {
             "threads": threads,
-            "what": f"{name}, {chosen[three].engine!r}" if name == "ours" else name,
+            "what": f"{name}, {engine!r}" if name == "ours" else name,
             "ms a point": times,
             "times as long as ours": [a / b for a, b in zip(times, taken["ours"], strict=True)],
             "share of the best bare rate, %": [100 * a / b for a, b in zip(taken[best], times, strict=True)],
         }
         for name, times in taken.items()
     ]
+
+
+def _timed(works: dict[str, Work]) -> dict[str, list[float]]:
+    """Milliseconds a point of each, once a round, one after the other, so that all meet the same conditions."""
+    taken: dict[str, list[float]] = {name: [] for name in works}
+    for _ in range(ROUNDS):
+        for name, work in works.items():
+            start = time.perf_counter()
+            points = work()
+            taken[name].append(1e3 * (time.perf_counter() - start) / points)
+    return taken
 
 
 class _Network(nn.Module):
@@ -120,13 +133,13 @@ def _plane(problem: Problem) -> Plane:
     )
 
 
-def _ours(problem: Problem, conditions: Conditions, points: int) -> Work:
-    """Goes on with one surface of 21 x 21 points, row by row."""
-    rows = surfaces.measuring(problem, _plane(problem), surfaces.Grid(SIDE), conditions)
+def _ours(problem: Problem, engine: Engine, points: int) -> Work:
+    """Goes on with one surface of 21 x 21 points, by so many, in whole rows."""
+    surface = surfaces.measuring(problem, _plane(problem), surfaces.Grid(SIDE), Conditions(engine))
 
     def work() -> int:
         for _ in range(points // SIDE):
-            next(rows)
+            next(surface)
         return points
 
     return work

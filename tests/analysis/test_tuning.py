@@ -142,7 +142,7 @@ def test_bytes_are_enough_for_what_is_held_and_not_much_more(engine):
     found = trial(engine, problem, plane_for(problem), Conditions())
     meter = Meter(problem, plane_for(problem), Conditions(engine))
     held = memory.peak(lambda: meter.measure(Grid(3).points), problem.device)
-    assert held < found.bytes < 10 * held  # three times, and the module and what building takes
+    assert held < found.bytes < 10 * held  # five times, and the module and what building takes
     assert found.seconds > 0
     assert found.engine == engine
 
