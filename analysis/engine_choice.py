@@ -11,17 +11,15 @@ import hashlib
 import json
 import os
 import platform
-import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from analysis import engines, memory, recipes, tuning
+from analysis import engines, recipes, tuning
 from analysis.engines import Bfloat16, Compiled, Engine, Sequential
 from analysis.examples import evaluation
-from analysis.points import Conditions, Meter
+from analysis.points import Conditions
 from analysis.results import Check, Subspace
 from analysis.settings import SurfaceSettings
 from analysis.tuning import Budget
@@ -89,13 +87,9 @@ def _require_within(base: Chosen, allowed: int, text: str) -> None:
 
 
 def _timed(engine: Engine, problem: Problem, space: Subspace, conditions: Conditions) -> Chosen:
-    """What an engine takes at the origin. Cost: the centre and two groups of points."""
-    meter = Meter(problem, space, replace(conditions, engine=engine))
-    origin = np.zeros((engine.together, len(space.basis)))
-    bytes_used = tuning.allowance(problem.device) * memory.peak(lambda: meter.measure(origin), problem.device)
-    before = time.perf_counter()
-    meter.measure(origin)
-    return Chosen(engine, (time.perf_counter() - before) / engine.together, int(bytes_used))
+    """What an engine takes, compiling not counted; see `analysis.tuning.trial`."""
+    found = tuning.trial(engine, problem, space, conditions)
+    return Chosen(found.engine, found.seconds, found.bytes)
 
 
 def _kept(problem: Problem, space: Subspace, conditions: Conditions, allowed: int) -> Chosen:

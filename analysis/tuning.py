@@ -30,7 +30,7 @@ GROUPS = (4, 8, 16, 32, 64)
 """Numbers of points together that are tried, each if the one before was of use."""
 
 BRIEF = 1e-3
-"""Seconds in which a CPU evaluates 8 examples of a model for which several points in one launch are tried."""
+"""Seconds in which a CPU evaluates 8 examples, at most, of a model that is tried with several points in one launch."""
 
 NOISE = 0.05
 """By which share another engine has to be faster to be preferred to one that was tried before it."""
@@ -90,16 +90,15 @@ def choose(problem: Problem, space: Subspace, conditions: Conditions, budget: Bu
         LandscapeError: one example at a time needs more memory than the budget allows, with what it needs.
     """
     bench = _Bench(problem, space, conditions, budget)
-    best = bench.climb(bench.workplace(Sequential()), Sequential, None)
-    if problem.device.type != "cpu" or bench.brief:
-        for points in GROUPS:
-            try:
-                found = bench.climb(bench.workplace(Together(points)), partial(Together, points), best)
-            except LandscapeError:  # it cannot be vectorised
-                break
-            if found is best:
-                break
-            best = found
+    alone = bench.workplace(Sequential())
+    best = bench.climb(alone, Sequential, None)
+    for points in GROUPS if problem.device.type != "cpu" or bench.brief else ():
+        if points * alone.fixed > bench.room:
+            break
+        found = bench.climb_together(points, best)
+        if found is best:
+            break
+        best = found
     return Choice(best.engine, best.seconds, best.bytes, tuple(bench.tried))
 
 
@@ -176,7 +175,7 @@ class _Bench:
         self._problem, self._space, self._budget = problem, space, budget
         self._batch = (conditions.examples or evaluation(problem)).batch
         self._plain = replace(conditions, statistics=Frozen(), heads=AsThePlanes())
-        self._room = float("inf") if budget.memory is None else budget.memory
+        self.room = float("inf") if budget.memory is None else budget.memory
         self._some, self.brief = len(self._batch), False
         self._theta = torch.tensor(space.origin, dtype=problem.dtype, device=problem.device)
         self._state = torch.tensor(space.buffers, dtype=torch.float64, device=problem.device)
@@ -218,15 +217,26 @@ class _Bench:
             raise self._too_little(self._bytes(there, there.need.at(1)))
         return holder
 
+    def climb_together(self, points: int, holder: _Contender) -> _Contender:
+        """As `climb`, with so many points in one launch, where the model allows it and memory does."""
+        try:
+            return self.climb(self.workplace(Together(points)), partial(Together, points), holder)
+        except LandscapeError:  # it cannot be vectorised
+            return holder
+        except (RuntimeError, MemoryError) as error:
+            if not memory.ran_out(error):
+                raise
+            return holder
+
     def _sizes(self, there: _Workplace, holder: _Contender | None) -> list[int]:
         """Those that fit; with a holder, from as many evaluations at once as it has."""
         count = len(self._batch)
         sizes = [size for size in (LEAST << k for k in range(count.bit_length())) if size < count] + [count]
         least = 0 if holder is None else holder.engine.together * holder.engine.micro_batch // there.points
-        fitting = [size for size in sizes if self._bytes(there, there.need.at(size)) <= self._room]
+        fitting = [size for size in sizes if self._bytes(there, there.need.at(size)) <= self.room]
         if not fitting and holder is None:
             smaller = [size for size in (4, 2, 1) if size < sizes[0]]
-            fitting = [size for size in smaller if self._bytes(there, there.need.at(size)) <= self._room][:1]
+            fitting = [size for size in smaller if self._bytes(there, there.need.at(size)) <= self.room][:1]
         return [size for size in fitting if size >= least]
 
     def _bytes(self, there: _Workplace, evaluating: float) -> int:
@@ -244,11 +254,11 @@ class _Bench:
         try:
             rows = self._begun(there.runner, there.points)
             used = self._bytes(there, memory.peak(once, device))
-            if used > self._room:
+            if used > self.room:
                 return None
             if not self.tried:
                 taken = min(_seconds(once, device) for _ in range(REPEATS))
-                self._some, self.brief = int(self._budget.seconds / 100 / taken * size), taken / size * LEAST < BRIEF
+                self._some, self.brief = int(self._budget.seconds / 100 / taken * size), taken < BRIEF
         except (RuntimeError, MemoryError) as error:
             if not memory.ran_out(error):
                 raise
@@ -287,7 +297,7 @@ class _Bench:
     def _too_little(self, needed: int) -> LandscapeError:
         return LandscapeError(
             f"one example at a time needs {_words(needed)} beyond model and data, more than the "
-            f"{_words(self._room)} allowed: allow at least as much, or use a smaller model"
+            f"{_words(self.room)} allowed: allow at least as much, or use a smaller model"
         )
 
 

@@ -125,7 +125,7 @@ def _compare(first: _Calls, second: _Calls, rows: int | None, fault: str) -> Non
 
 def _close(a: Any, b: Any, rows: int | None) -> bool:
     """Whether all tensors agree to rounding; `rows` compares the first rows of the first with all of the second."""
-    for mine, other in zip(tree_leaves(a), tree_leaves(b), strict=False):
+    for mine, other in zip(_leaves(a), _leaves(b), strict=False):
         if not (isinstance(mine, Tensor) and isinstance(other, Tensor)):
             continue
         cut = mine[:rows] if rows is not None and mine.dim() and other.dim() and len(other) == rows else mine
@@ -140,6 +140,11 @@ def _close(a: Any, b: Any, rows: int | None) -> bool:
         if not torch.allclose(cut, other, rtol=0.0, atol=tolerance, equal_nan=True):
             return False
     return True
+
+
+def _leaves(tree: Any) -> list[Any]:
+    """Leaves without their graphs: a loss may have parameters of its own."""
+    return [leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in tree_leaves(tree)]
 
 
 def _shape(value: Any) -> str:

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.utils.data import TensorDataset
 
-from analysis import engines, surfaces
+from analysis import engines, memory, surfaces
 from analysis.engines import PLAIN, BackingOff, Bfloat16, Compiled, Sequential, Together, parse
 from analysis.points import Conditions, Meter
 from analysis.surfaces import Grid
@@ -416,9 +416,14 @@ def test_one_graph_serves_all_points_and_the_last_smaller_micro_batch(monkeypatc
     problem = cases.make("batch norm")  # 13 examples: 5, 5 and 3
     expected = Meter(problem, plane_for(problem), Conditions(inner)).measure(Grid(3).points)
     monkeypatch.setattr(engines.torch, "compile", backend(graphs))
-    found = Meter(problem, plane_for(problem), Conditions(Compiled(inner))).measure(Grid(3).points)
+    meter = Meter(problem, plane_for(problem), Conditions(Compiled(inner)))
+    watched = []
+    memory.peak(lambda: watched.append(meter.measure(Grid(3).points)), problem.device)
+    assert not graphs, "what is watched is not compiled"
+    found = meter.measure(Grid(3).points)
     assert len(graphs) == 1
-    np.testing.assert_allclose(found.loss, expected.loss, rtol=1e-12)
+    for losses in (found.loss, watched[0].loss):
+        np.testing.assert_allclose(losses, expected.loss, rtol=1e-12)
 
 
 @pytest.mark.slow

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -90,6 +91,37 @@ def test_real_failures_of_the_allocators_are_known():
     assert ran_out(RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"))
     for other in (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("out of memory"), OSError(28)):
         assert not ran_out(other)
+
+
+FREED = """
+import resource
+import torch
+from analysis.memory import keep_freed
+
+keep_freed()
+
+
+def work():
+    blocks = [torch.zeros(2 << 20)]  # 2,048 pages of 4 KiB
+    for _ in range(4):
+        blocks.append(blocks[-1] + 1)
+
+
+for _ in range(3):
+    work()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    work()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="is about glibc's allocator")
+def test_freed_memory_is_kept_for_the_next_micro_batch():
+    # 102,400 pages if each is fetched again each time; the heap may still grow by a block or two.
+    done = subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=True, timeout=300)
+    assert int(done.stdout) < 20_000
 
 
 MEASURED = """

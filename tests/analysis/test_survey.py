@@ -246,8 +246,12 @@ def test_amounts_of_memory_are_read(text, size):
     assert recipes.memory(text) == size
 
 
+MANY = SurfaceSettings(nx=21, ny=20, engine="auto")
+"""More points than any engine takes together, whichever the timing prefers."""
+
+
 def test_an_interrupted_survey_goes_on_with_the_same_engine_and_ends_with_the_same_numbers(runs, tmp_path, monkeypatch):
-    whole = survey.survey(Desk(DIGITS, runs, tmp_path / "whole.h5", Told()), settings(nx=5, ny=6, engine="auto"))
+    whole = survey.survey(Desk(DIGITS, runs, tmp_path / "whole.h5", Told()), MANY)
 
     class Stop(Told):
         def tell(self, amount):
@@ -257,12 +261,12 @@ def test_an_interrupted_survey_goes_on_with_the_same_engine_and_ends_with_the_sa
 
     results = tmp_path / "results.h5"
     with pytest.raises(KeyboardInterrupt):
-        survey.survey(Desk(DIGITS, runs, results, Stop()), settings(nx=5, ny=6, engine="auto"))
+        survey.survey(Desk(DIGITS, runs, results, Stop()), MANY)
     half = archive.load(results, "surface/principal").record
     assert 0 < half.done.sum() < half.done.size
     desk = Desk(DIGITS, runs, results, Told())
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "another machine"))
-    found = survey.survey(desk, settings(nx=5, ny=6, engine="auto"))
+    found = survey.survey(desk, MANY)
     assert found == whole
     assert desk.progress.told[desk.progress.stages.index("surface")] == half.done.size - half.done.sum()
 

@@ -597,3 +597,14 @@ def test_nested_inputs_reach_the_model_as_they_are() -> None:
     expected = (module.words(torch.arange(23) % 5) + module.numbers(x)).sum(1).square().double().mean()
     # Float32 roundings of a handful of additions.
     assert torch.allclose(found.evaluate(found.initial(0)[0]).losses, expected, rtol=1e-5)
+
+
+def test_a_loss_with_a_parameter_of_its_own_is_taken_without_a_warning() -> None:
+    scale = nn.Parameter(torch.tensor(2.0))
+    data = TensorDataset(torch.randn(16, 3, generator=torch.Generator().manual_seed(0)), torch.zeros(16, 1))
+
+    def scaled(prediction: Tensor, target: Tensor) -> Tensor:
+        return scale * ((prediction - target) ** 2).mean(1)
+
+    made = Problem(nn.Linear(3, 1), [Task("one", scaled)], data, data)
+    assert [slot.name for slot in made.layout.slots] == ["weight", "bias"]
