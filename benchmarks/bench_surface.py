@@ -1,7 +1,7 @@
 """A surface of three tasks: against peers, against the forward passes that it is made of, and against one task.
 
-Peers are measured before an engine of ours is built, which has the allocator keep freed memory
-(`analysis.memory.keep_freed`): in the same process that would make them faster than they are by themselves.
+Peers have a process of their own: an engine of ours has the allocator keep freed memory (`analysis.memory.keep_freed`),
+which in the same process would make them faster than they are by themselves. All take turns, round by round.
 
 Landscaper asks for numpy below 2 (through topopy), so no extra can name it; it is measured where it has been installed
 without its dependencies: `pip install --no-deps landscaper topopy nglpy; pip install gudhi treelib coloraide drawsvg`.
@@ -11,9 +11,12 @@ import contextlib
 import copy
 import importlib.util
 import io
+import multiprocessing
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from multiprocessing.connection import Connection
+from types import TracebackType
 from typing import Any
 
 import numpy as np
@@ -39,27 +42,25 @@ Work = Callable[[], int]
 
 def run() -> list[dict[str, Any]]:
     """Milliseconds a point on one thread and on two; rates against the bare module at its best micro-batch."""
-    before, counts = torch.get_num_threads(), (1, 2)
-    three, one = _problem(3), _problem(1)
-    peers, rows = [], []
-    for threads in counts:
-        torch.set_num_threads(threads)
-        peers.append(_timed(_peers(three)))
-    for threads, taken in zip(counts, peers, strict=True):
-        torch.set_num_threads(threads)
-        rows += _rows(threads, (three, one), taken)
+    before = torch.get_num_threads()
+    rows = []
+    with _Apart() as peers:
+        for threads in (1, 2):
+            torch.set_num_threads(threads)
+            rows += _rows(threads, peers.works(threads))
     torch.set_num_threads(before)
     return rows
 
 
-def _rows(threads: int, problems: tuple[Problem, Problem], taken: dict[str, list[float]]) -> list[dict[str, Any]]:
-    three, one = problems
+def _rows(threads: int, peers: dict[str, Work]) -> list[dict[str, Any]]:
+    three, one = _problem(3), _problem(1)
     engine = tuning.choose(three, _plane(three), Conditions()).engine
-    taken = taken | _timed(
+    taken = _timed(
         {
             "ours": _ours(three, engine, SIDE * SIDE // ROUNDS),
             "ours, one task": _ours(one, engine, SIDE),
             **{f"bare module, {size} at once": _bare(three, size) for size in MICRO_BATCHES},
+            **peers,
         }
     )
     best = min((name for name in taken if name.startswith("bare")), key=lambda name: statistics.median(taken[name]))
@@ -77,6 +78,8 @@ def _rows(threads: int, problems: tuple[Problem, Problem], taken: dict[str, list
 
 def _timed(works: dict[str, Work]) -> dict[str, list[float]]:
     """Milliseconds a point of each, once a round, one after the other, so that all meet the same conditions."""
+    for work in works.values():
+        work()
     taken: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(ROUNDS):
         for name, work in works.items():
@@ -84,6 +87,46 @@ def _timed(works: dict[str, Work]) -> dict[str, list[float]]:
             points = work()
             taken[name].append(1e3 * (time.perf_counter() - start) / points)
     return taken
+
+
+class _Apart:
+    """The peers in a process of their own, which waits between its turns."""
+
+    def __enter__(self) -> "_Apart":
+        context = multiprocessing.get_context("spawn")
+        self._here, there = context.Pipe()
+        self._process = context.Process(target=_serve, args=(there,), daemon=True)
+        self._process.start()
+        return self
+
+    def works(self, threads: int) -> dict[str, Work]:
+        self._here.send(threads)
+        names: list[str] = self._here.recv()
+        return {name: self._asking(name) for name in names}
+
+    def _asking(self, name: str) -> Work:
+        def work() -> int:
+            self._here.send(name)
+            points: int = self._here.recv()
+            return points
+
+        return work
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self._process.terminate()
+        self._process.join()
+
+
+def _serve(connection: Connection) -> None:
+    works: dict[str, Work] = {}
+    while True:
+        match connection.recv():
+            case int(threads):
+                torch.set_num_threads(threads)
+                works = _peers(_problem(3))
+                connection.send(list(works))
+            case name:
+                connection.send(works[name]())
 
 
 class _Network(nn.Module):

@@ -16,7 +16,7 @@ NOT_INSTALLED = ("tests", "benchmarks", "examples", "docs")
 """What lies beside the packages in the repository, but not in a wheel."""
 
 FIGURES_MAY = "analysis.results"
-"""The one module of the layers below that figures may import."""
+"""The one package of the layers below that figures may import."""
 
 UNPICKLERS = ("pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve")
 """Modules that run code which a file names."""
@@ -87,9 +87,8 @@ def code_runners(tree: ast.Module, place: str) -> list[str]:
 
 def needs_no_torch(path: Path) -> bool:
     place = name(path)
-    return place.startswith("figures/") or place in (
+    return place.startswith(("figures/", "analysis/results/")) or place in (
         "analysis/__init__.py",
-        "analysis/results.py",
         "analysis/archive.py",
     )
 
