@@ -13,12 +13,13 @@ import torch
 from torch import Tensor
 
 from analysis import memory
-from analysis.engines import PLAIN, Engine, Rows, Runner, Sequential, Together, Ways
+from analysis.engines import Engine, Sequential, Together
 from analysis.examples import evaluation
 from analysis.heads import AsThePlanes
 from analysis.normalisation import Frozen
 from analysis.points import Conditions, Meter
 from analysis.results import Array, Subspace
+from analysis.runners import PLAIN, Rows, Runner, Ways
 from landscape.data import Batch
 from landscape.errors import LandscapeError
 from landscape.problem import Problem

@@ -12,8 +12,9 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from analysis import engines, memory, surfaces
-from analysis.engines import PLAIN, BackingOff, Bfloat16, Compiled, Sequential, Together, parse
+from analysis.engines import BackingOff, Bfloat16, Compiled, Sequential, Together, parse
 from analysis.points import Conditions, Meter
+from analysis.runners import PLAIN
 from analysis.surfaces import Grid
 from landscape import problems
 from landscape.errors import LandscapeError

@@ -10,10 +10,11 @@ import pytest
 import torch
 
 from analysis import memory, tuning
-from analysis.engines import PLAIN, Bfloat16, Compiled, Sequential, Together
+from analysis.engines import Bfloat16, Compiled, Sequential, Together
 from analysis.heads import RefittedHeads
 from analysis.normalisation import Reestimated
 from analysis.points import Conditions, Meter
+from analysis.runners import PLAIN
 from analysis.surfaces import Grid
 from analysis.tuning import Budget, choose, error_of, trial
 from landscape.errors import LandscapeError

@@ -1,0 +1,238 @@
+"""Evaluating a problem at given parameter vectors: what the choices of `analysis.engines` build."""
+
+from __future__ import annotations
+
+import copy
+import types
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+from torch.utils._pytree import tree_map
+
+from analysis.memory import ran_out
+from landscape.data import Batch, Tree
+from landscape.errors import LandscapeError
+from landscape.modules import own_buffers, unflatten
+from landscape.problem import Problem
+
+Rows: TypeAlias = Callable[[Batch], Tensor]
+"""Losses, then metrics, of every example of a batch at each of K points, [K, T + M, B]."""
+
+
+class Runner(Protocol):
+    """Evaluates one problem. Nothing of the user's module is touched: what is called is a copy."""
+
+    def __call__(self, thetas: Tensor, buffers: Tensor) -> Rows:
+        """The function of a batch at points thetas [K, P] with buffers [K, Q], K at most the engine's `together`, in
+        evaluation mode and without gradients. It holds until the next call.
+        """
+        ...
+
+
+def _as_it_is(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    return function
+
+
+@dataclass(frozen=True, eq=False)
+class Ways:
+    """What the engines around another one ask of it: the number type of weights and activations (the problem's where
+    none is given), and what becomes of the function that is called for every micro-batch.
+    """
+
+    dtype: torch.dtype | None = None
+    wrapped: Callable[[Callable[..., Tensor]], Callable[..., Tensor]] = _as_it_is
+
+
+PLAIN = Ways()
+"""The problem's number type, and the function itself."""
+
+
+class _Scored(nn.Module):
+    """Losses, then metrics, of every example, [T + M, B], by a private copy of a problem's model."""
+
+    def __init__(self, problem: Problem, dtype: torch.dtype | None) -> None:
+        super().__init__()
+        self.model: nn.Module = copy.deepcopy(problem.model).eval().requires_grad_(False)
+        self._problem, self._dtype = problem, dtype
+        if dtype is not None:
+            self.model.to(dtype)
+
+    def forward(self, inputs: Tree, targets: tuple[Tree, ...]) -> Tensor:
+        if self._dtype is None:
+            output = self.model(inputs)
+        else:
+            output = _in(self.model(_in(inputs, self._dtype)), self._problem.dtype)
+        return self._problem.per_example(output, Batch(inputs, targets))
+
+
+def _in(tree: Tree, dtype: torch.dtype) -> Tree:
+    """A tree with its floating-point tensors in another number type."""
+    return tree_map(lambda leaf: leaf.to(dtype) if torch.is_tensor(leaf) and leaf.is_floating_point() else leaf, tree)
+
+
+class OneByOne:
+    def __init__(self, problem: Problem, ways: Ways) -> None:
+        self._problem = problem
+        scored = _Scored(problem, ways.dtype)
+        parameters = dict(scored.model.named_parameters())
+        self._parameters = [parameters[slot.name].data for slot in problem.layout.slots]
+        self._buffers = dict(scored.model.named_buffers())
+        self._constants = own_buffers(scored.model)
+        self._places = [
+            (part, *named) for part in scored.model.modules() for named in part.named_buffers(recurse=False)
+        ]
+        self._call = ways.wrapped(scored)
+
+    def __call__(self, thetas: Tensor, buffers: Tensor) -> Rows:
+        torch._foreach_copy_(self._parameters, list(unflatten(self._problem.layout, thetas[0]).values()))
+        kept = _Kept(self._buffers, self._constants | self._problem.buffer_layout.unpack(buffers[0]))
+
+        def rows(batch: Batch) -> Tensor:
+            with torch.no_grad():
+                for part, name, buffer in self._places:
+                    if getattr(part, name) is not buffer:
+                        setattr(part, name, buffer)
+                kept.put_back()
+                return self._call(batch.inputs, batch.targets)[None]
+
+        return rows
+
+
+class _Kept:
+    """Tensors that have some values before each call, whatever a call makes of them."""
+
+    def __init__(self, own: Mapping[str, Tensor], values: Mapping[str, Tensor]) -> None:
+        self._pairs = [(own[name], value, -1) for name, value in values.items()]
+
+    def put_back(self) -> None:
+        """Copies the values of those that were written into since the last time."""
+        for index, (own, value, version) in enumerate(self._pairs):
+            if own._version != version:
+                own.copy_(value)
+                self._pairs[index] = own, value, own._version
+
+
+class Vectorised:
+    def __init__(self, problem: Problem, ways: Ways) -> None:
+        self._problem, self._dtype = problem, ways.dtype or problem.dtype
+        scored = _Scored(problem, ways.dtype)
+        self._constants = own_buffers(scored)
+        stored = {_inside(slot.name) for slot in problem.buffer_layout.slots}
+        self._shared = [name for name in self._constants if name not in stored]
+
+        def one(mine: Mapping[str, Tensor], shared: Mapping[str, Tensor], inputs: Tree, targets: Tree) -> Tensor:
+            found: Tensor = functional_call(scored, {**mine, **shared}, (inputs, targets))
+            return found
+
+        self._call = ways.wrapped(vmap(one, in_dims=(0, None, None, None)))
+
+    def __call__(self, thetas: Tensor, buffers: Tensor) -> Rows:
+        points, layout = len(thetas), self._problem.layout
+        weights = {
+            _inside(slot.name): thetas[:, slot.span].reshape(points, *slot.shape).to(self._dtype).contiguous()
+            for slot in layout.slots
+        }
+        states = [self._problem.buffer_layout.unpack(vector) for vector in buffers]
+        values = self._constants | {
+            _inside(name): torch.stack([state[name].to(self._constants[_inside(name)].dtype) for state in states])
+            for name in states[0]
+        }
+        own = {name: torch.empty_like(value) for name, value in values.items()}
+        kept = _Kept(own, values)
+        mine = weights | {name: buffer for name, buffer in own.items() if name not in self._shared}
+        shared = {name: own[name] for name in self._shared}
+
+        def rows(batch: Batch) -> Tensor:
+            with torch.no_grad():
+                kept.put_back()
+                return self._call(mine, shared, batch.inputs, batch.targets)
+
+        return rows
+
+
+def _inside(name: str) -> str:
+    """A name of the model's as `_Scored` knows it."""
+    return f"model.{name}"
+
+
+def require_vectorised(problem: Problem) -> None:
+    """Raises unless two points of two examples can be evaluated in one launch, with the losses that each has alone."""
+    few = problem.evaluation[:2]
+    theta, state = problem.read(problem.model)
+    thetas, states = torch.stack([theta, 0.5 * theta]), torch.stack([state, state])
+    try:
+        found = Vectorised(problem, PLAIN)(thetas, states)(few)
+    except RuntimeError as error:
+        if ran_out(error):
+            raise
+        raise LandscapeError(
+            f"the model or a loss cannot be vectorised over parameters ({str(error).partition(chr(10))[0]}): expected "
+            "one without `.item()`, without branches on values, and that writes into no constant; use one point after "
+            "another, sequential:64"
+        ) from error
+    alone = OneByOne(problem, PLAIN)
+    expected = torch.cat([alone(thetas[k : k + 1], states[k : k + 1])(few) for k in range(2)])
+    losses, bound = slice(0, len(problem.tasks)), torch.finfo(problem.dtype).eps ** 0.5
+    if not torch.allclose(found[:, losses], expected[:, losses], bound, bound, equal_nan=True):
+        raise LandscapeError(
+            "the model vectorised over parameters has other losses than by itself: expected a model whose parameters "
+            "are all used through the module that registers them; use one point after another, sequential:64"
+        )
+
+
+class FilledUp:
+    """A runner that is always called with as many points, and, from the first micro-batch on, with as many examples."""
+
+    def __init__(self, inner: Runner, together: int) -> None:
+        self._inner, self._together, self._size = inner, together, 0
+
+    def __call__(self, thetas: Tensor, buffers: Tensor) -> Rows:
+        points = len(thetas)
+        inner = self._inner(_filled_up(thetas, self._together), _filled_up(buffers, self._together))
+
+        def rows(batch: Batch) -> Tensor:
+            count = len(batch)
+            self._size = max(self._size, count)
+            return inner(batch if count == self._size else batch[_repeated(count, self._size)])[:points, :, :count]
+
+        return rows
+
+
+def _filled_up(vectors: Tensor, size: int) -> Tensor:
+    return vectors if len(vectors) == size else vectors[_repeated(len(vectors), size)]
+
+
+def _repeated(count: int, size: int) -> list[int]:
+    """Positions 0, 1, ..., count - 1, and the last one again until there are so many."""
+    return [min(position, count - 1) for position in range(size)]
+
+
+def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    from torch._dynamo.exc import TorchDynamoException  # takes a second to import
+
+    def call(*arguments: Any) -> Tensor:
+        return function(*arguments)
+
+    # What has been compiled is kept, and its number limited, by code object; so each engine has one of its own.
+    code = call.__code__.replace()
+    made = torch.compile(types.FunctionType(code, call.__globals__, closure=call.__closure__), dynamic=False)
+
+    def called(*arguments: Any) -> Tensor:
+        if is_in_torch_dispatch_mode():  # compiling would be given up for good by torch while operations are watched
+            return function(*arguments)
+        try:
+            found: Tensor = made(*arguments)
+        except TorchDynamoException as error:
+            reason = " ".join(str(error).split("\n")[:2])
+            raise LandscapeError(
+                f"torch.compile cannot compile the model and its losses ({reason}): "
+                "expected a model that it can, and a C++ compiler; use the engine inside, which does without"
+            ) from error
+        return found
+
+    return called
