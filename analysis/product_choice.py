@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import contextlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -44,7 +44,7 @@ REPEATS = 3
 RECORDING = 1.5
 """Seconds that recording usually takes: ways that need it are tried where they can save as much."""
 
-BRIEF = 0.1
+BRIEF = 0.05
 """Seconds of a timing, about: as many examples are taken."""
 
 
@@ -129,10 +129,33 @@ class _Bench:
 
     def best(self) -> _Trial:
         holder = self._climb()
-        for way in self._others(holder):
-            new = self._contender(way)
-            if new is not None and new.beats(holder):
-                holder = new
+        reference = holder.seconds
+        for size in self._larger(holder):
+            holder = self._better(KeptGraph(size), holder)[0]
+        if self._auto.products * reference / 3 < RECORDING:
+            return holder
+        return self._of_recorded(holder)
+
+    def _better(self, way: Way, holder: _Trial) -> tuple[_Trial, bool]:
+        """The better of a way and the best so far, and whether the way can be used at all."""
+        new = self._contender(way)
+        if new is None:
+            return holder, False
+        return (new if new.beats(holder) else holder), True
+
+    def _of_recorded(self, holder: _Trial) -> _Trial:
+        """Recording takes long, so one size is enough, and one way that works."""
+        size = holder.way.micro_batch or self._count
+        compiled = self._auto.compiled
+        if compiled is None:
+            compiled = self._block.problem.device.type == "cuda"
+        for inner in (ForwardOverReverse(size), ReverseOverReverse(size)):
+            for way in (Linearised(inner), Recorded(inner)):
+                holder, works = self._better(way, holder)
+                if works and compiled:
+                    holder, _ = self._better(CompiledProduct(way), holder)
+                if works:
+                    return holder
         return holder
 
     def _climb(self) -> _Trial:
@@ -176,26 +199,10 @@ class _Bench:
         used = memory.peak(lambda: running.of_piece(0, self._vector), self._block.problem.device)
         return allowance(self._block.problem.device) * used / small * size
 
-    def _others(self, holder: _Trial) -> Iterator[Way]:
-        """Ways that may be faster than the reference with its best micro-batch, and with larger ones."""
+    def _larger(self, holder: _Trial) -> list[int]:
+        """The reference's best micro-batch, and a larger one: what is kept comes from memory, not from a cache."""
         best = holder.way.micro_batch or self._count
-        sizes = [best] if self._auto.micro_batch or best == self._count else [best, min(4 * best, self._count)]
-        for size in sizes:
-            yield KeptGraph(size)
-        saved = self._auto.products * holder.seconds / 3
-        if saved < RECORDING:
-            return
-        compiled = self._auto.compiled
-        if compiled is None:
-            compiled = self._block.problem.device.type == "cuda"
-        for size in sizes:
-            inner: tuple[ForwardOverReverse, ReverseOverReverse] = ForwardOverReverse(size), ReverseOverReverse(size)
-            for one in inner:
-                yield Recorded(one)
-                yield Linearised(one)
-        if compiled:
-            yield CompiledProduct(Recorded(ForwardOverReverse(sizes[-1])))
-            yield CompiledProduct(Linearised(ForwardOverReverse(sizes[-1])))
+        return [best] if self._auto.micro_batch or best == self._count else [best, min(4 * best, self._count)]
 
     def _contender(self, way: Way) -> _Trial | None:
         """None where it does not work, does not fit, or does not meet the reference."""
@@ -207,8 +214,8 @@ class _Bench:
             if running.held / len(data) * self._count > self._room:
                 return None
             if not isinstance(way, ReverseOverReverse):
-                reference = ReverseOverReverse(way.micro_batch).begin(some)
-                if not apart(running, reference, [0], self._vector) <= tolerance(self._block.problem.dtype):
+                expected = ReverseOverReverse(way.micro_batch).begin(some).of_piece(0, self._vector)
+                if not apart(running, {0: expected}, self._vector) <= tolerance(self._block.problem.dtype):
                     return None
             else:
                 running.of_piece(0, self._vector)

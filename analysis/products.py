@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeAlias
 from weakref import WeakKeyDictionary
@@ -316,14 +316,14 @@ def _leaves(batch: Batch) -> Tensors:
     return list(tree_flatten((batch.inputs, batch.targets))[0])
 
 
-def apart(running: Running, reference: Running, pieces: Sequence[int], vector: Tensors) -> float:
-    """||way's product - reference's|| / ||reference's||, the largest of some micro-batches; infinite where one of the
-    two is not finite. Both have the same micro-batches.
+def apart(running: Running, expected: Mapping[int, Tensor], vector: Tensors) -> float:
+    """||product - expected|| / ||expected||, the largest of some micro-batches; infinite where one
+    of the two is not finite.
     """
     worst = 0.0
-    for number in pieces:
-        found, expected = (one.of_piece(number, vector).double() for one in (running, reference))
-        error, scale = float((found - expected).norm()), float(expected.norm())
+    for number, there in expected.items():
+        found = running.of_piece(number, vector).double()
+        error, scale = float((found - there.double()).norm()), float(there.double().norm())
         worst = max(worst, error / scale if scale else error) if math.isfinite(error) else math.inf
     return worst
 

@@ -58,6 +58,7 @@ def record(function: Function, vector: list[Tensor], given: list[Tensor]) -> Rec
         return tuple(function(list(tensors[:count]), list(tensors[count:])))
 
     made = make_fx(flat)(*vector, *given)
+    _copy_rather_than_write(made.graph)
     if any(_writes(node) for node in made.graph.nodes):
         made = make_fx(functionalize(made, remove="mutations"))(*vector, *given)
     if any(_writes(node) for node in made.graph.nodes):
@@ -77,6 +78,45 @@ def kept_bytes(begun: Sequence[Tensor], given: Sequence[Tensor]) -> int:
 def _writes(node: Node) -> bool:
     schema = getattr(node.target, "_schema", None)
     return node.op == "call_function" and schema is not None and bool(schema.is_mutable)
+
+
+def _copy_rather_than_write(graph: Graph) -> None:
+    """Replaces operations that write into a tensor by those that return a new one, if nobody looks at any of the old
+    ones, or at a view of them, afterwards.
+    """
+    root: dict[Node, Node] = {}
+    last: dict[Node, int] = {}
+    order = {node: number for number, node in enumerate(graph.nodes)}
+    for node in graph.nodes:
+        root[node] = root[node.all_input_nodes[0]] if _is_view(node) else node
+    for node in graph.nodes:
+        for one in node.all_input_nodes:
+            last[root[one]] = max(last.get(root[one], 0), order[node])
+    others: dict[Node, Any] = {}
+    for node in filter(_writes, graph.nodes):
+        target, into = _that_returns(node), node.args[0] if node.args else None
+        if target is None or not isinstance(into, Node):
+            return
+        if root[into].op != "call_function" or last[root[into]] > order[node]:
+            return
+        others[node] = target
+    for node, target in others.items():
+        node.target = target
+
+
+def _that_returns(node: Node) -> Any:
+    """The operation that returns what this one writes; None where there is none."""
+    name, _, overload = str(node.target).removeprefix("aten.").partition(".")
+    other = getattr(torch.ops.aten, name.removesuffix("_"), None) if name.endswith("_") else None
+    return getattr(other, overload, None)
+
+
+def _is_view(node: Node) -> bool:
+    """Whether a result may share memory with an input: tuples' elements count as such."""
+    if node.op != "call_function" or not node.all_input_nodes:
+        return False
+    schema = getattr(node.target, "_schema", None)
+    return schema is None or any(one.alias_info is not None and not one.alias_info.is_write for one in schema.returns)
 
 
 def _share(graph: Graph) -> None:

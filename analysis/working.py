@@ -27,12 +27,12 @@ def opened(block: Block, asked: Way | Auto) -> tuple[Running, list[str]]:
         return way.begin(block), []
     reference = ReverseOverReverse(way.micro_batch).begin(block)
     vector = block.drawn()
-    reference.of_piece(0, vector)  # what is wrong with the model itself is not the way's fault
+    expected = {number: reference.of_piece(number, vector) for number in {0, len(reference.pieces) - 1}}
     try:
         running = way.begin(block)
         if isinstance(asked, Auto) and asked.max_memory is not None and running.held > asked.max_memory:
             raise LandscapeError(f"it keeps {running.held / 2**20:.0f} MiB, more than is allowed")
-        off = apart(running, reference, sorted({0, len(reference.pieces) - 1}), vector)
+        off = apart(running, expected, vector)
     except Exception as error:  # whatever a transform, a recording or a compiler cannot do
         return reference, [f"{way!r} was not used: {_short(error)}"]
     if not off <= tolerance(block.problem.dtype):
