@@ -6,6 +6,7 @@ import contextlib
 import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch.autograd.function import BackwardCFunction
@@ -16,6 +17,7 @@ from analysis.local import Weighted, twice_differentiable
 from analysis.products import Block, ReverseOverReverse
 from landscape.checks import find_culprit
 from landscape.errors import LandscapeError
+from landscape.problem import Problem
 from landscape.randomness import generator
 
 if TYPE_CHECKING:
@@ -39,14 +41,34 @@ def no_second_derivative(block: Block) -> Iterator[None]:
         found = _NAMED.search(str(error))
         if found is None:
             raise
-        task, operation = _first_task(block), found[1]
-        if operation is None:
-            operation = ", ".join(_own_functions(block.loss)) or "of a torch.autograd.Function of the model's"
-        raise LandscapeError(
-            f"the loss of {task} has no second derivative: the operation {operation} is not differentiable twice; "
-            f"expected a loss that is, for a {block.kind.label}: replace that operation, or take CentralDifferences() "
-            "of the gradient"
-        ) from error
+        raise _lacking(block, _first_task(block), found[1]) from error
+
+
+def require_second_derivative(block: Block) -> None:
+    """Raises where the gradient goes through a function that can be differentiated only once: torch leaves such a part
+    out of a second derivative without a word. Cost: a gradient of two examples for every task, once for a problem.
+    """
+    known = _TWICE.setdefault(block.problem, set())
+    for task, _ in block.loss.weights:
+        if (task, block.loss.columns.names) in known:
+            continue
+        loss = _of_one_task(block.loss, task)
+        if any(type(node).__name__ == "Error" for node in _nodes(loss, of_gradient=True)):
+            raise _lacking(block, loss.words, None)
+        known.add((task, block.loss.columns.names))
+
+
+_TWICE: WeakKeyDictionary[Problem, set[tuple[int, tuple[str, ...]]]] = WeakKeyDictionary()
+
+
+def _lacking(block: Block, task: str, operation: str | None) -> LandscapeError:
+    functions = (node for node in _nodes(block.loss) if issubclass(type(node), BackwardCFunction))
+    names = dict.fromkeys(node.name().removesuffix("Backward") for node in functions)
+    named = operation or ", ".join(names) or "of a torch.autograd.Function"
+    return LandscapeError(
+        f"the loss of {task} has no second derivative: the operation {named} is not differentiable twice; expected a "
+        f"loss that is, for a {block.kind.label}: replace that operation, or take CentralDifferences() of the gradient"
+    )
 
 
 def _first_task(block: Block) -> str:
@@ -65,23 +87,22 @@ def _of_one_task(loss: Weighted, task: int) -> Weighted:
     return Weighted(loss.local, ((task, 1.0),), loss.rows, loss.columns, loss.data)
 
 
-def _own_functions(loss: Weighted) -> list[str]:
-    """Names of the `torch.autograd.Function`s that a loss is made with."""
+def _nodes(loss: Weighted, of_gradient: bool = False) -> list[Any]:
+    """All nodes of the graph of a loss of two examples, or of its gradient."""
     leaves = {name: loss.local.state[name].detach().requires_grad_() for name in loss.columns.names}
     with torch.enable_grad(), twice_differentiable():
-        value = loss.total({**loss.local.state, **leaves}, loss.data[:2])
-    names: dict[str, None] = {}
-    todo: list[Any] = [value.grad_fn]
-    seen: set[Any] = set()
+        ends = [loss.total({**loss.local.state, **leaves}, loss.data[:2])]
+        if of_gradient and ends[0].requires_grad:
+            found = torch.autograd.grad(ends, list(leaves.values()), create_graph=True, allow_unused=True)
+            ends = [one for one in found if one is not None]
+    todo: list[Any] = [one.grad_fn for one in ends]
+    seen: dict[Any, None] = {}
     while todo:
         node = todo.pop()
-        if node is None or node in seen:
-            continue
-        seen.add(node)
-        if issubclass(type(node), BackwardCFunction):
-            names[node.name().removesuffix("Backward")] = None
-        todo += [following for following, _ in node.next_functions]
-    return list(names)
+        if node is not None and node not in seen:
+            seen[node] = None
+            todo += [following for following, _ in node.next_functions]
+    return list(seen)
 
 
 def non_finite(block: Block) -> NonFiniteProduct:

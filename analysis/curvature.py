@@ -12,12 +12,12 @@ from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
 from analysis import memory, subsets
-from analysis.blame import blamed, no_second_derivative, non_finite
+from analysis.blame import blamed, no_second_derivative, non_finite, require_second_derivative
 from analysis.kinds import Fisher, GaussNewton, Hessian, Kind, gradient
 from analysis.linear import Operator, applied
 from analysis.local import Local, Part, Weighted, twice_differentiable
 from analysis.product_choice import AUTO, Auto
-from analysis.products import Block, Running, Way
+from analysis.products import Block, CentralDifferences, Running, Way
 from analysis.results import AVERAGE, Array
 from analysis.subsets import Shared, Subset
 from analysis.working import opened, smaller
@@ -125,6 +125,8 @@ class _Working:
     def running(self) -> Running:
         if self._running is None:
             with no_second_derivative(self.block):
+                if not isinstance(self._asked, CentralDifferences):
+                    require_second_derivative(self.block)
                 self._running, self.notes = opened(self.block, self._asked)
         return self._running
 

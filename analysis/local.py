@@ -113,13 +113,16 @@ def twice_differentiable() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fused)
 
 
+_ATTENTION = (torch.nn.functional.scaled_dot_product_attention, torch.nn.functional.multi_head_attention_forward)
+
+
 class _Watch(TorchFunctionMode):
     seen = False
 
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        self.seen = self.seen or func is torch.nn.functional.scaled_dot_product_attention
+        self.seen = self.seen or func in _ATTENTION
         return func(*args, **(kwargs or {}))
 
 

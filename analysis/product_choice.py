@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import contextlib
+import functools
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -43,6 +44,9 @@ REPEATS = 3
 
 RECORDING = 1.5
 """Seconds that recording usually takes: ways that need it are tried where they can save as much."""
+
+WORTH = 0.5
+"""Seconds for all products that are expected, below which nothing is timed: the problem's micro-batch will do."""
 
 BRIEF = 0.05
 """Seconds of a timing, about: as many examples are taken."""
@@ -128,6 +132,9 @@ class _Bench:
         self._some = self._count
 
     def best(self) -> _Trial:
+        plain = self._plain()
+        if plain is not None and self._auto.products * plain.seconds < WORTH:
+            return plain
         holder = self._climb()
         reference = holder.seconds
         for size in self._larger(holder):
@@ -135,6 +142,14 @@ class _Bench:
         if self._auto.products * reference / 3 < RECORDING:
             return holder
         return self._of_recorded(holder)
+
+    def _plain(self) -> _Trial | None:
+        """The reference with the micro-batch that is asked for, or the problem's; None where it does not fit."""
+        size = min(self._auto.micro_batch or self._block.problem.micro_batch, self._count)
+        found = self._contender(ReverseOverReverse(size)) if self._bytes(size) <= self._room else None
+        if found is not None:
+            found.seconds = found.run()
+        return found
 
     def _better(self, way: Way, holder: _Trial) -> tuple[_Trial, bool]:
         """The better of a way and the best so far, and whether the way can be used at all."""
@@ -192,12 +207,14 @@ class _Bench:
 
     def _bytes(self, size: int) -> float:
         """Bytes of a product of so many examples, an allowance for what is not seen included."""
-        if self._room == float("inf"):
-            return 0.0
+        return 0.0 if self._room == float("inf") else self._of_one * size
+
+    @functools.cached_property
+    def _of_one(self) -> float:
         small = min(2, self._count)
         running = ReverseOverReverse(small).begin(self._block.on(self._block.loss.data[:small]))
         used = memory.peak(lambda: running.of_piece(0, self._vector), self._block.problem.device)
-        return allowance(self._block.problem.device) * used / small * size
+        return allowance(self._block.problem.device) * used / small
 
     def _larger(self, holder: _Trial) -> list[int]:
         """The reference's best micro-batch, and a larger one: what is kept comes from memory, not from a cache."""

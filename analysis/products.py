@@ -328,6 +328,34 @@ def apart(running: Running, expected: Mapping[int, Tensor], vector: Tensors) -> 
     return worst
 
 
+class _HasBlock(Protocol):
+    @property
+    def product(self) -> Way: ...
+    @property
+    def block(self) -> Block: ...
+
+
+def halving(operator: _HasBlock, vector: Tensor) -> tuple[Tensor, float]:
+    """A better value and the error of a product by central differences, from a second one with half the step: with D(h)
+    = H v + c h^2 + ..., (4 D(h/2) - D(h)) / 3 and 4/3 ||D(h) - D(h/2)||.
+
+    The error says nothing of rounding, which grows as the step shrinks: where it grows with a smaller step, that rules.
+    Cost: 4 gradients.
+
+    Raises:
+        LandscapeError: an operator whose products are computed in another way.
+    """
+    way = operator.product
+    if not isinstance(way, CentralDifferences):
+        raise LandscapeError(f"expected central differences, got {way!r}: other ways have no step to be halved")
+    step = way.step or torch.finfo(operator.block.problem.dtype).eps ** (1 / 3)
+    wide, narrow = (
+        replace(way, step=h).begin(operator.block).products(vector[:, None])[:, 0] / len(operator.block.loss.data)
+        for h in (step, step / 2)
+    )
+    return (4 * narrow - wide) / 3, 4 / 3 * float((wide - narrow).norm())
+
+
 def tolerance(dtype: torch.dtype) -> float:
     """The largest relative difference from the reference with which a way is used: 1e4 roundings."""
     return ROUNDINGS * float(torch.finfo(dtype).eps)

@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 from torch.func import functionalize
 from torch.fx import Graph, GraphModule, Node
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils._pytree import tree_leaves
 
 from landscape.errors import LandscapeError
@@ -52,6 +51,8 @@ def record(function: Function, vector: list[Tensor], given: list[Tensor]) -> Rec
     Raises:
         RuntimeError, or whatever else torch raises: the function cannot be recorded.
     """
+    from torch.fx.experimental.proxy_tensor import make_fx  # takes a second to import
+
     count = len(vector)
 
     def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
