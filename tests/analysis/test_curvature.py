@@ -1,5 +1,5 @@
-"""Hessians, Gauss-Newton and Fisher matrices of tasks, averages and weighted sums on any subset, against matrices made by
-definition and against closed forms; and what is said when they cannot be had.
+"""Hessians, Gauss-Newton and Fisher matrices of tasks, averages and weighted sums on any subset, against matrices made
+by definition and against closed forms; and what is said when they cannot be had.
 """
 
 from __future__ import annotations
@@ -259,7 +259,7 @@ def test_a_task_that_does_not_reach_the_parameters_has_zeros():
 
 def test_what_does_not_fit_is_refused_in_one_sentence():
     problem = cases.make("plain")
-    here, theta, buffers = at(problem)
+    here, _, buffers = at(problem)
     with pytest.raises(
         LandscapeError, match=r"unknown task 'ones': expected one of average, one, two; did you mean 'one'"
     ):
@@ -314,7 +314,8 @@ def test_a_loss_without_second_derivative_is_refused_with_the_operation_and_the_
 
     def sampled(h):
         image = h.reshape(-1, 1, 1, 3).expand(-1, 1, 3, 3)
-        return F.grid_sample(image, grid[:1].expand(len(h), 2, 2, 2) * h.mean(), align_corners=True).flatten(1)
+        places = grid[:1].expand(len(h), 2, 2, 2) * h[:, :1, None, None]
+        return F.grid_sample(image, places, align_corners=True).flatten(1)
 
     here, *_ = at(_problem_of(Two(sampled)))
     with pytest.raises(LandscapeError, match=r"'a' has no second derivative: the operation aten::grid_sampler"):
