@@ -103,14 +103,15 @@ def top_eigenpairs(
     Stops when the residuals, which the search knows without a product, of all pairs are below tolerance times the
     largest |value| asked for (or the rounding of a product, 100 eps times its length, where that is more), or when
     `accuracy.products` are used up; then `check` measures them by fresh products, and a pair is called converged when
-    what was measured meets the tolerance. Some eigenvalue lies within the residual of every value; `Eigenpairs.error`
-    is tighter where neighbours are known. Where products are not finite, nothing is: NaN, not converged.
+    what was measured meets the tolerance. Some eigenvalue lies within the residual of every value;
+    `Eigenpairs.gap_error` is tighter where neighbours are known. Where products are not finite, nothing is: NaN, not
+    converged.
 
     Args:
         start: [n] or [k, n], vectors that are near those looked for: they warm the search. In a block of b they are
-            shared out, every b-th into one start vector, and summed: one Krylov space that improves all of them at once
-            takes about half the products of one that begins with a product for each. A random share guards against a
-            start in a space that the operator never leaves.
+            shared out among b - 1 start vectors (one, where b is 1) and summed: one Krylov space that improves all of
+            them at once takes about half the products of one that begins with a product for each. A random share, and
+            in a block a random vector, guards against a start in a space that the operator never leaves.
         block: products at a time. A search with blocks of b shows b copies of a multiple eigenvalue; with one vector it
             shows one, and others only where it exhausts the space that it reaches, as on small or simple operators.
         max_basis: how many vectors are kept at once, at least count + block + 1; 2 count + 20 + block and no fewer

@@ -92,16 +92,18 @@ class Search:
         self._exhausted: Array | None = None
 
     def begin(self, start: Tensor | None) -> None:
-        """Random vectors, `block` of them; the rows of a warm start are shared out among them and summed."""
-        drawn = self.krylov.draw(self.aim.block)
+        """Random vectors, `block` of them. The rows of a warm start are shared out among all but the last, and summed;
+        with one vector, among that one.
+        """
+        drawn = self.krylov.draw(self.aim.block).double()
         if start is not None:
-            warm = (start[None] if start.ndim == 1 else start).to(drawn.device, torch.float64)
+            warm = (start[None] if start.ndim == 1 else start).to(drawn)
             _require_start(warm, self.krylov.operator.size)
             warm = warm / warm.norm(dim=1, keepdim=True)
-            drawn = drawn.double()
-            for number in range(min(self.aim.block, len(warm))):
-                row = warm[number :: self.aim.block].sum(0)
-                drawn[number] += row / (FRESH * max(float(row.norm()), torch.finfo(torch.float64).tiny))
+            places = max(1, self.aim.block - 1)
+            for place in range(min(places, len(warm))):
+                row = warm[place::places].sum(0)
+                drawn[place] += row / (FRESH * max(float(row.norm()), torch.finfo(torch.float64).tiny))
         self.krylov.turn_to(drawn)
 
     def go_on(self, state: LanczosState) -> None:

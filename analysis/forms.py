@@ -104,8 +104,8 @@ def per_example_forms(
     """v_i' H_n v_j [N, k, k] in float64 for every example n of the evaluation set, and by which method.
 
     H_n is the Hessian of sum_t w_t loss_t of example n with respect to the entries of theta in `on`, the others and
-    the buffers held fixed; `vectors` are rows [k, n] over those entries. Forward mode over forward mode is used where it
-    works and meets reverse mode on a few examples, else reverse mode.
+    the buffers held fixed; `vectors` are rows [k, n] over those entries. Forward mode over forward mode is used where
+    it works and meets reverse mode on a few examples, else reverse mode.
 
     Cost: see the methods; memory of one micro-batch and N k^2 numbers.
 

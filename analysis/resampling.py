@@ -76,7 +76,7 @@ def intervals(
     What this leaves out: directions outside the space. The largest value of a resample is at least the one in the space
     (the smallest at most), and with more parameters than examples the largest value of a sample lies above that of the
     population, for noise bends the vector towards it; the interval says how the curvature along the directions found
-    varies, not how far such directions were fitted to these examples. See `overfit`.
+    varies, not how far such directions were fitted to these examples.
 
     Args:
         weights: one a task; those of `pairs`' operator, as `on` are its parameters.
@@ -105,7 +105,8 @@ def intervals(
     low, high = kind.limits(np.asarray(pairs.values, np.float64), resampled, level)
     return EigenvalueIntervals(
         values=np.asarray(pairs.values, np.float64),
-        error=pairs.error,
+        error=np.asarray(pairs.residuals, np.float64),
+        gap_error=pairs.gap_error,
         low=low,
         high=high,
         resampled=resampled,

@@ -24,14 +24,14 @@ class Eigenpairs(Record):
     """What was reached, in words."""
 
     @property
-    def error(self) -> Array:
-        """Numerical error of each value [pair]: some eigenvalue lies within it.
+    def gap_error(self) -> Array:
+        """What a value is off by, if no eigenvalue was missed [pair]: residual^2 / gap (Kato & Temple; Parlett, The
+        Symmetric Eigenvalue Problem, 11.7) where that is less than the residual.
 
-        The residual; or, where it is less, residual^2 / gap (Kato & Temple; Parlett, The Symmetric Eigenvalue Problem,
-        11.7), with gap the distance to the nearest interval value +- residual of the values found. That smaller one
-        holds for a value with found values on both sides, or with one on the side of the spectrum's end, on the
-        condition that no eigenvalue between them was missed; the last ones, beyond which nothing is known, keep the
-        residual.
+        The gap is the distance to the nearest interval, value +- residual, of the others. It is known for a value
+        between others or at the spectrum's end; the last values, beyond which nothing is known, keep the residual. A
+        search with one start vector can miss a neighbour that is nearer than its residuals, and copies: then, the
+        residual alone holds.
         """
         return _gap_bound(self.values, self.residuals, self.end)
 

@@ -20,7 +20,7 @@ class LanczosState(Record):
     """Q, orthonormal rows in the operator's precision."""
     ahead: Array = array("ahead", "coordinate")
     """F, orthonormal rows: where products of Q lead outside Q."""
-    projected: Array = array("direction", "direction", units="loss / parameter^2")
+    projected: Array = array("direction", "other direction", units="loss / parameter^2")
     """T, the operator in the basis Q."""
     coupling: Array = array("ahead", "direction", units="loss / parameter^2")
     """B"""
@@ -43,13 +43,15 @@ class LanczosState(Record):
 class EigenvalueIntervals(Record):
     """Eigenvalues with two intervals kept apart: numerical, value +- error, and sampling, low to high.
 
-    Sampling: how much the value would change with other evaluation examples, by resampling those there are, in the space
-    of the vectors found.
+    Sampling: how much the value would change with other evaluation examples, by resampling those there are, in the
+    space of the vectors found.
     """
 
     values: Array = array("pair", units="loss / parameter^2")
     error: Array = array("pair", units="loss / parameter^2")
-    """Numerical: some eigenvalue of the Hessian over the evaluation set lies within it, see `Eigenpairs.error`."""
+    """Numerical: some eigenvalue of the Hessian over the evaluation set lies within it; the residual."""
+    gap_error: Array = array("pair", units="loss / parameter^2")
+    """Numerical as well, mostly tighter, if no eigenvalue was missed: see `Eigenpairs.gap_error`."""
     low: Array = array("pair", units="loss / parameter^2")
     high: Array = array("pair", units="loss / parameter^2")
     resampled: Array = array("resample", "pair", units="loss / parameter^2")
