@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -16,7 +16,39 @@ from analysis.subspaces import run_of
 from landscape.problem import Problem
 from landscape.trajectory import Trajectory
 
-__all__ = ["END_ORDER", "Accuracy", "CheckEach", "CheckSum", "Saving", "along", "top_eigenpairs"]
+__all__ = ["END_ORDER", "Accuracy", "CheckEach", "CheckSum", "Saving", "along", "pairs_along", "top_eigenpairs"]
+
+
+def pairs_along(
+    problem: Problem,
+    trajectory: Trajectory,
+    rows: Sequence[int],
+    count: int = 3,
+    accuracy: Accuracy = Accuracy(),
+    progress: Callable[[int], None] = lambda products: None,
+    check: ResidualCheck = CheckSum(),
+) -> Iterator[dict[str, Eigenpairs]]:
+    """Largest eigenpairs of every task's Hessian and of the average on the shared parameters, snapshot after snapshot.
+
+    Each Lanczos run starts from the vectors found at the snapshot before and a little of a random one, which saves
+    products where the leading directions turn slowly; that of the average starts from what the tasks' own pairs at the
+    same snapshot say of it. Residuals are measured by fresh products all the same, as `check` has it: by default one
+    for all pairs of an operator. `progress` is told the products of every operator as it is done.
+
+    Cost: (T + 1) runs of `top_eigenpairs` a snapshot. Memory: (T + 1) count vectors, and those of one run.
+    """
+    problem.layout.require(trajectory.layout, str(trajectory.path))
+    size = min(count, problem.layout.count())
+    warm: dict[str, Tensor] = {}
+    for row in rows:
+        found: dict[str, Eigenpairs] = {}
+        for name, operator in hessians(problem, trajectory.theta[row], trajectory.buffers[row]).items():
+            start = averaged_start(list(found.values()), size) if name == AVERAGE else warm.get(name)
+            found[name] = top_eigenpairs(operator, size, accuracy=accuracy, start=start, check=check)
+            if np.isfinite(found[name].values).all():
+                warm[name] = torch.from_numpy(found[name].vectors.copy())
+            progress(found[name].products)
+        yield found
 
 
 def along(
@@ -28,39 +60,18 @@ def along(
     progress: Callable[[int], None] = lambda products: None,
     check: ResidualCheck = CheckSum(),
 ) -> EigenvalueHistory:
-    """Largest eigenvalues of every task's Hessian and of the average on the shared parameters, at some snapshots of a
-    run.
-
-    Each Lanczos run starts from the vectors found at the snapshot before and a little of a random one, which saves
-    products where the leading directions turn slowly; that of the average starts from what the tasks' own pairs at the
-    same snapshot say of it. Residuals are measured by fresh products all the same, as `check` has it: by default one
-    for all pairs of an operator. `progress` is told the products of every operator as it is done.
-
-    Cost: (T + 1) runs of `top_eigenpairs` a snapshot.
-    """
+    """The eigenvalues of `pairs_along` with their residuals, as curves."""
     names = (*problem.names, AVERAGE)
-    problem.layout.require(trajectory.layout, str(trajectory.path))
-    size = min(count, problem.layout.count())
-    shape = (len(rows), len(names), size)
+    shape = (len(rows), len(names), min(count, problem.layout.count()))
     values, residuals, converged = np.zeros(shape), np.zeros(shape), np.zeros(shape, bool)
-    warm: dict[str, Tensor] = {}
     products = 0
-    for place, row in enumerate(rows):
-        operators = hessians(problem, trajectory.theta[row], trajectory.buffers[row])
-        found: list[Eigenpairs] = []
-        for number, name in enumerate(names):
-            start = averaged_start(found, size) if name == AVERAGE else warm.get(name)
-            pairs = top_eigenpairs(operators[name], size, accuracy=accuracy, start=start, check=check)
-            found.append(pairs)
-            values[place, number], residuals[place, number], converged[place, number] = (
-                pairs.values,
-                pairs.residuals,
-                pairs.converged,
-            )
-            if np.isfinite(pairs.values).all():
-                warm[name] = torch.from_numpy(pairs.vectors.copy())
+    snapshots = pairs_along(problem, trajectory, rows, count, accuracy, progress, check)
+    for place, found in enumerate(snapshots):
+        for number, pairs in enumerate(found.values()):
+            values[place, number] = pairs.values
+            residuals[place, number] = pairs.residuals
+            converged[place, number] = pairs.converged
             products += pairs.products
-            progress(pairs.products)
     return EigenvalueHistory(
         run=run_of(trajectory),
         tasks=names,
