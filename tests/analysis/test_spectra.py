@@ -189,7 +189,7 @@ def test_along_a_run_on_quadratics_the_eigenvalues_are_those_of_its_matrices(run
     assert (history.residuals <= 1e-6 * np.abs(history.values).max(-1, keepdims=True)).all()
     assert sum(told) == history.products
     assert len(told) == 4 * 3
-    # A_t is the same at every snapshot, so every run after the first is warm; the average has a start from the first on.
+    # A_t is the same at every snapshot, so every run after the first is warm; the average is so from the first on.
     assert all(later < told[t] for t in range(2) for later in told[3 + t :: 3])
 
 
