@@ -7,6 +7,7 @@ A record never changes a measured value: logarithms, clipping and smoothing happ
 from analysis.results.base import AVERAGE, Array, Check, Estimate, Record, Run
 from analysis.results.curvature import Eigenpairs, EigenvalueHistory
 from analysis.results.exploration import BUDGETS, Comparison, DistanceMatrix, Exploration
+from analysis.results.krylov import EigenvalueIntervals, LanczosState
 from analysis.results.planes import Faithfulness, Feet, Line, Plane, PlaneStability, Shadow, Subspace
 from analysis.results.surfaces import (
     ConflictMap,
@@ -30,11 +31,13 @@ __all__ = [
     "DistanceMatrix",
     "Eigenpairs",
     "EigenvalueHistory",
+    "EigenvalueIntervals",
     "Estimate",
     "Exploration",
     "Faithfulness",
     "Feet",
     "Interpolation",
+    "LanczosState",
     "Line",
     "Plane",
     "PlaneStability",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -187,8 +189,38 @@ def test_along_a_run_on_quadratics_the_eigenvalues_are_those_of_its_matrices(run
     assert (history.residuals <= 1e-6 * np.abs(history.values).max(-1, keepdims=True)).all()
     assert sum(told) == history.products
     assert len(told) == 4 * 3
-    # A_t is the same at every snapshot, so every run after the first is warm.
-    assert all(later < told[t] for t in range(3) for later in told[3 + t :: 3])
+    # A_t is the same at every snapshot, so every run after the first is warm; the average is so from the first on.
+    assert all(later < told[t] for t in range(2) for later in told[3 + t :: 3])
+
+
+def test_pairs_along_a_run_carry_the_vectors_of_the_curves(run):
+    problem, trajectory = run
+    found = list(spectra.pairs_along(problem, trajectory, [3, 1], 2))
+    history = spectra.along(problem, trajectory, [3, 1], 2)
+    assert [tuple(pairs) for pairs in found] == [("task1", "task2", "average")] * 2
+    for place, pairs in enumerate(found):
+        for number, one in enumerate(pairs.values()):
+            np.testing.assert_array_equal(one.values, history.values[place, number])
+            np.testing.assert_array_equal(one.residuals, history.residuals[place, number])
+    matrix = problem.model.hessians.numpy()[0]
+    product = found[0]["task1"].vectors @ matrix
+    # Stopped at residuals of 1e-3 of the largest value.
+    np.testing.assert_allclose(product, found[0]["task1"].values[:, None] * found[0]["task1"].vectors, atol=1e-2)
+
+
+def test_the_average_starts_from_the_eigenvectors_of_what_the_tasks_say():
+    rng = np.random.default_rng(0)
+    tasks, low = [], np.zeros((40, 40))
+    for _ in range(3):
+        operator, matrix = operator_with(np.array([9.0, -4.0, 2.0, *np.zeros(37)]), seed=int(rng.integers(100)))
+        tasks.append(top_eigenpairs(operator, 3, "magnitude", TIGHT))
+        low += matrix / 3
+    _, vectors = np.linalg.eigh(low)
+    start = spectra.averaged_start(tasks, 3).numpy()
+    np.testing.assert_allclose(np.abs(start @ vectors[:, -1:-4:-1]), np.eye(3), atol=1e-7)
+    same = spectra.averaged_start([tasks[0]] * 3, 3).numpy()
+    np.testing.assert_allclose(np.abs(same @ tasks[0].vectors[[0, 2]].T), np.eye(3)[:, :2], atol=1e-7)
+    assert spectra.averaged_start([replace(tasks[0], values=np.full(3, np.nan))], 2) is None
 
 
 def test_eigenvalues_at_chosen_rows_stand_in_the_order_of_the_rows(run):
