@@ -6,6 +6,7 @@ A record never changes a measured value: logarithms, clipping and smoothing happ
 
 from analysis.results.base import AVERAGE, Array, Check, Estimate, Record, Run
 from analysis.results.curvature import Eigenpairs, EigenvalueHistory
+from analysis.results.densities import Curve, Density, Moments, SpectrumSummary
 from analysis.results.exploration import BUDGETS, Comparison, DistanceMatrix, Exploration
 from analysis.results.planes import Faithfulness, Feet, Line, Plane, PlaneStability, Shadow, Subspace
 from analysis.results.surfaces import (
@@ -27,6 +28,8 @@ __all__ = [
     "Check",
     "Comparison",
     "ConflictMap",
+    "Curve",
+    "Density",
     "DistanceMatrix",
     "Eigenpairs",
     "EigenvalueHistory",
@@ -36,6 +39,7 @@ __all__ = [
     "Feet",
     "Interpolation",
     "Line",
+    "Moments",
     "Plane",
     "PlaneStability",
     "Profile",
@@ -44,6 +48,7 @@ __all__ = [
     "Record",
     "Run",
     "Shadow",
+    "SpectrumSummary",
     "Subspace",
     "Surface",
     "SurfaceEnsemble",

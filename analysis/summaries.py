@@ -1,0 +1,213 @@
+"""What densities and traces come down to: shares, effective ranks and checks, with errors by the jackknife."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from scipy import stats
+
+from analysis.densities import Spectrum, quantile
+from analysis.results import Array, Density, Estimate, Moments, SpectrumSummary
+from analysis.results.densities import mean_over_probes
+from landscape.errors import LandscapeError
+
+CHANCE = 1e-4
+"""How often the checks of one summary fail although nothing is wrong."""
+ROUNDINGS = 100.0
+"""Errors of a product, in roundings of single precision and relative to its length, that are taken to be none."""
+
+
+def jackknife(samples: Array, statistic: Callable[[Array], float]) -> Estimate:
+    """A smooth function of the mean of `samples` [k, features], with the jackknife's standard error over the k rows:
+    sqrt((k - 1) / k sum_i (s_i - mean s)^2), s_i the value without row i (Quenouille, Tukey). NaN for one row.
+    """
+    count = len(samples)
+    value = statistic(samples.mean(0))
+    if count < 2:
+        return Estimate(value, float("nan"), count)
+    without = np.array([statistic(one) for one in (samples.sum(0) - samples) / (count - 1)])
+    return Estimate(value, float(np.sqrt((count - 1) / count * ((without - without.mean()) ** 2).sum())), count)
+
+
+def negative(density: Density) -> tuple[Estimate, float, float]:
+    """The share of eigenvalues below zero, and where it can lie because a node stands for what is around it.
+
+    Of a probe's measure the share below a point is at least the weight of all nodes below but the last, at most that
+    of these and the next one above (Chebyshev, Markov, Stieltjes); mean over probes. Both ends are the share itself
+    where the Krylov spaces were exhausted.
+    """
+    if not density.defined:
+        nothing = float("nan")
+        return Estimate(nothing, nothing, len(density.nodes)), nothing, nothing
+    share = density.below(np.zeros(1))[:, 0]
+    lows, highs = share.copy(), share.copy()
+    for row, (nodes, weights) in enumerate(zip(density.nodes, density.weights, strict=True)):
+        below, above = np.flatnonzero((nodes < 0) & (weights > 0)), np.flatnonzero((nodes >= 0) & (weights > 0))
+        if not density.exact[row]:
+            lows[row] -= weights[below[-1]] if below.size else 0.0
+            highs[row] += weights[above[0]] if above.size else 0.0
+    return mean_over_probes(share), float(lows.mean()), float(highs.mean())
+
+
+def resolution(density: Density, rounding: float = ROUNDINGS * float(np.finfo(np.float32).eps)) -> float:
+    """How near to zero a node can be told from it: the mean over probes of the distance between the two nodes around
+    zero, but no less than the rounding of products, `rounding` times the largest |node|.
+
+    Where all nodes of a probe are on one side, its nearest node's distance from zero counts as 0.
+    """
+    if not density.defined:
+        return float("nan")
+    gaps = []
+    for nodes, exact in zip(density.nodes, density.exact, strict=True):
+        below, above = nodes[nodes < 0], nodes[nodes >= 0]
+        gaps.append(above[0] - below[-1] if below.size and above.size and not exact else 0.0)
+    return max(float(np.mean(gaps)), rounding * density.norm)
+
+
+def resolved(density: Density, limit: float) -> Estimate:
+    """The share of eigenvalues below minus `limit`."""
+    return mean_over_probes(density.below(np.array([-limit]))[:, 0])
+
+
+def negative_mass(density: Density) -> Estimate:
+    """sum of |lambda_i| over negative eigenvalues / sum of all |lambda_i|; 0 where all are zero."""
+    sizes = np.abs(density.nodes) * density.weights
+    below = np.where(density.nodes < 0, sizes, 0.0) if density.defined else sizes
+    return jackknife(np.stack([below.sum(1), sizes.sum(1)], 1), lambda mean: _ratio(float(mean[0]), float(mean[1])))
+
+
+def intrinsic(moments: Moments, norm: float) -> Estimate:
+    """Effective rank tr H / ||H||_2 (the stable dimension of a positive semidefinite H; Tropp 2015): how many
+    eigenvalues as large as the largest make the trace. The norm's own error, that of Lanczos, is not in the stderr.
+    """
+    found = moments.trace_estimate
+    return Estimate(_ratio(found.value, norm), _ratio(found.stderr, norm), found.samples)
+
+
+def participation(moments: Moments) -> Estimate:
+    """Effective rank tr(H)^2 / ||H||_F^2, the participation ratio: n for a multiple of the identity, the rank for equal
+    eigenvalues, small where few are large or where signs cancel. Jackknife over the samples.
+    """
+    samples = np.stack([moments.trace, moments.square], 1)
+    return jackknife(samples, lambda mean: _ratio(float(mean[0]) ** 2, float(mean[1])))
+
+
+def entropy(density: Density) -> Estimate:
+    """Effective rank exp(-sum_i p_i log p_i), p_i = |lambda_i| / sum_j |lambda_j| (Roy and Vetterli 2007), 0 for zero.
+
+    With a = mean |lambda| and b = mean |lambda| log |lambda| of the density it is exp(log(n a) - b / a). Jackknife.
+    """
+    sizes = np.abs(density.nodes)
+    logs = sizes * np.log(np.where(sizes > 0, sizes, 1.0))
+    samples = np.stack([(density.weights * part).sum(1) for part in (sizes, logs)], 1)
+
+    def rank(mean: Array) -> float:
+        a, b = float(mean[0]), float(mean[1])
+        return float(np.exp(np.log(density.size * a) - b / a)) if a else 0.0
+
+    return jackknife(samples, rank)
+
+
+def gap(density: Density, moments: Moments, power: int) -> float:
+    """|tr(H^power) of the density - the independent estimate| in standard errors of the difference, power 1 or 2.
+
+    Their rounding counts as an error: 100 of single precision times ||H||_F sqrt(n), or ||H||_F^2.
+    """
+    mine = density.moment(power)
+    theirs = mean_over_probes(moments.trace if power == 1 else moments.square)
+    norm = moments.frobenius.value
+    rounding = ROUNDINGS * float(np.finfo(np.float32).eps) * (norm * density.size**0.5 if power == 1 else norm**2)
+    return _ratio(abs(mine.value - theirs.value), float(np.sqrt(mine.stderr**2 + theirs.stderr**2 + rounding**2)))
+
+
+def gap_limit(samples: int, gaps: int) -> float:
+    """What `gaps` gaps may be: one of them is larger by chance once in 1 / CHANCE times (Bonferroni), by Student's t
+    with `samples` - 1 degrees of freedom, the fewer samples of the two.
+    """
+    return float(stats.t.isf(CHANCE / (2 * gaps), samples - 1)) if samples > 1 else float("nan")
+
+
+def summarise(spectra: Sequence[Spectrum]) -> SpectrumSummary:
+    """The numbers of all spectra of one run as arrays [snapshot, operator]; NaN where a product was not finite.
+
+    Raises:
+        LandscapeError: none, spectra of several runs or settings, or a snapshot that lacks an operator.
+    """
+    if not spectra:
+        raise LandscapeError("expected at least one spectrum to summarise, got none: measure one first")
+    first, sampled = spectra[0].density, spectra[0].moments
+    steps = sorted({one.density.step for one in spectra})
+    operators = tuple(dict.fromkeys(one.density.operator for one in spectra))
+    by = {(one.density.step, one.density.operator): one for one in spectra}
+    _require_one_kind(spectra)
+    for step in steps:
+        for name in operators:
+            if (step, name) not in by:
+                raise LandscapeError(f"the spectrum of {name} at step {step} is missing: measure it first")
+    table = [[_numbers(by[step, name]) for name in operators] for step in steps]
+    arrays = {key: np.array([[cell[key] for cell in row] for row in table]) for key in table[0][0]}
+    gaps = 2 * len(steps) * len(operators)
+    return SpectrumSummary(
+        run=first.run,
+        operators=operators,
+        kind=first.kind,
+        subset=first.subset,
+        steps=np.array(steps),
+        size=first.size,
+        **arrays,
+        gap_limit=gap_limit(min(len(first.nodes), sampled.trace.size), gaps),
+        way=sampled.way,
+        density_quantile=first.quantile,
+        trace_quantile=quantile(sampled.trace.size),
+        seed=first.seed,
+        products=sum(one.density.products + one.moments.products for one in by.values()),
+        examples=first.examples,
+        data=first.data,
+    )
+
+
+def _require_one_kind(spectra: Sequence[Spectrum]) -> None:
+    kinds = {
+        (d.run.name, d.run.strategy, d.kind, d.subset, d.size, d.data, d.seed, d.probe, len(d.nodes), m.way, m.seed)
+        for d, m in ((one.density, one.moments) for one in spectra)
+    }
+    if len(kinds) > 1:
+        raise LandscapeError(
+            f"expected spectra of one run, one kind of operator and one way of measuring, got {len(kinds)}: summarise "
+            "each by itself"
+        )
+
+
+def _numbers(one: Spectrum) -> dict[str, float]:
+    density, sampled = one.density, one.moments
+    limit = resolution(density)
+    share, low, high = negative(density)
+    found = {
+        "trace": sampled.trace_estimate,
+        "frobenius": sampled.frobenius,
+        "negative": share,
+        "resolved": resolved(density, limit),
+        "negative_mass": negative_mass(density),
+        "intrinsic": intrinsic(sampled, density.norm),
+        "participation": participation(sampled),
+        "entropy": entropy(density),
+    }
+    errors = {f"{name}_stderr": estimate.stderr for name, estimate in found.items()}
+    return {
+        **{name: estimate.value for name, estimate in found.items()},
+        **errors,
+        "norm": density.norm,
+        "negative_low": low,
+        "negative_high": high,
+        "resolution": limit,
+        "sampling": density.sampling,
+        "discretisation": density.discretisation,
+        "trace_gap": gap(density, sampled, 1),
+        "square_gap": gap(density, sampled, 2),
+    }
+
+
+def _ratio(top: float, bottom: float) -> float:
+    """top / bottom, with 0 / 0 = 0 for an operator that is zero."""
+    return top / bottom if bottom or np.isnan(top) else 0.0
