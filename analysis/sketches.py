@@ -7,6 +7,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+CHUNK = 1_000_000
+"""Numbers of an intermediate array, at most about."""
+
 
 @dataclass(frozen=True, eq=False)
 class Sketch:
@@ -73,25 +76,56 @@ class Sketch:
 
     def _two_left_out(self) -> tuple[Tensor, Tensor]:
         """Both estimates from probe j with neither i nor j in the sketch, [i, j]; the diagonal means nothing."""
-        size, count = len(self.basis), self.right.shape[1]
         out, _ = self._duals()
-        seen, inner = self.basis.T @ self.probes, self.basis.T @ self.inside
-        across, gram, wide = self.basis.T @ self.products, self.inside.T @ self.inside, self.inside.T @ self.products
-        own, lengths = (self.probes * self.products).sum(0), (self.products**2).sum(0)
-        traces, squares = [], []
-        for i in range(count):
-            one = out[:, i : i + 1]
-            two = out - one * (one.T @ out)
-            two = two / torch.linalg.vector_norm(two, dim=0).clamp(min=torch.finfo(two.dtype).tiny)
-            c = seen - one * (one.T @ seen) - two * (two * seen).sum(0)
-            scale = (size - len(self.values) + 2) / (size - (c**2).sum(0)) if self.round else torch.ones_like(own)
-            trace = inner.trace() - one.T @ inner @ one - (two * (inner @ two)).sum(0)
-            trace = trace + scale * (own - 2 * (c * across).sum(0) + (c * (inner @ c)).sum(0))
-            square = gram.trace() - one.T @ gram @ one - (two * (gram @ two)).sum(0)
-            square = square + scale * (lengths - 2 * (c * wide).sum(0) + (c * (gram @ c)).sum(0))
-            traces.append(trace[0])
-            squares.append(square[0])
-        return torch.stack(traces), torch.stack(squares)
+        small = Small(
+            inner=self.basis.T @ self.inside,
+            gram=self.inside.T @ self.inside,
+            seen=self.basis.T @ self.probes,
+            own=(self.probes * self.products).sum(0),
+            across=self.basis.T @ self.products,
+            lengths=(self.products**2).sum(0),
+            wide=self.inside.T @ self.products,
+        )
+        left = len(self.basis) - len(self.values) + 2 if self.round else 0
+        step = max(1, CHUNK // out.numel())
+        parts = [out.T[k : k + step] for k in range(0, out.shape[1], step)]
+        found = [small.estimates(part, out, len(self.basis), left) for part in parts]
+        return torch.cat([one for one, _ in found]), torch.cat([two for _, two in found])
+
+
+@dataclass(frozen=True, eq=False)
+class Small:
+    """All inner products between Z, Y, Q and H Q that the estimates need: `inner` Q' H Q, `gram` (H Q)' H Q, `seen`
+    Q' Z, `own` diag(Z' Y), `across` Q' Y, `lengths` diag(Y' Y), `wide` (H Q)' Y.
+    """
+
+    inner: Tensor
+    gram: Tensor
+    seen: Tensor
+    own: Tensor
+    across: Tensor
+    lengths: Tensor
+    wide: Tensor
+
+    def estimates(self, ones: Tensor, out: Tensor, size: int, left: int) -> tuple[Tensor, Tensor]:
+        """Estimates [i, j] of trace and square from probe j in a sketch without `ones` [i, r] and `out` [r, j]; probes
+        scaled to the dimension `left` (0: not at all).
+        """
+        one = ones[:, :, None]
+        two = out - one * (ones @ out)[:, None]
+        two = two / torch.linalg.vector_norm(two, dim=1, keepdim=True).clamp(min=torch.finfo(two.dtype).tiny)
+        c = self.seen - one * (ones @ self.seen)[:, None] - two * (two * self.seen).sum(1, keepdim=True)
+        scale = left / (size - (c**2).sum(1)) if left else torch.ones_like(self.own)
+        rest = self.own - 2 * (c * self.across).sum(1) + _quadratic(self.inner, c)
+        long = self.lengths - 2 * (c * self.wide).sum(1) + _quadratic(self.gram, c)
+        trace = self.inner.trace() - _quadratic(self.inner, one) - _quadratic(self.inner, two) + scale * rest
+        square = self.gram.trace() - _quadratic(self.gram, one) - _quadratic(self.gram, two) + scale * long
+        return trace, square
+
+
+def _quadratic(matrix: Tensor, columns: Tensor) -> Tensor:
+    """c' M c for every column of [i, r, j]: [i, j]."""
+    return (columns * (matrix @ columns)).sum(1)
 
 
 def _widened(values: Tensor, pairs: Tensor) -> Tensor:

@@ -87,8 +87,7 @@ class HutchPlusPlus:
         return f"Hutch++, {self.probe.label}"
 
     def cost(self, products: int, size: int) -> int:
-        sketch = min(products // 3, size)
-        return 2 * sketch if sketch == size else products
+        return min(products, 2 * size + max(2, size))
 
     def samples(self, operator: SymmetricOperator, products: int, rng: np.random.Generator, block: int) -> Samples:
         sketch = min(products // 3, operator.size)
@@ -99,7 +98,7 @@ class HutchPlusPlus:
         inside = block_product(operator, basis, block).double()
         wide = basis.double()
         left = operator.size - wide.shape[1]
-        count = products - 2 * sketch if left else 2
+        count = min(products - 2 * sketch, max(2, operator.size))
         trace, square = (wide * inside).sum(), (inside**2).sum()
         if not left:
             return _numbers(trace.expand(count), square.expand(count), sketch + wide.shape[1])
