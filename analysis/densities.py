@@ -181,13 +181,18 @@ def density(
     for rule in probe_rules(operator, quadrature, seed):
         found.append(rule)
         progress(rule.products)
-    return assembled(found, operator.size, quadrature, width, seed, subject)
+    return assembled(found, operator, quadrature, width, seed, subject)
 
 
 def assembled(
-    found: Sequence[Rule], size: int, quadrature: Quadrature, width: Width, seed: int = 0, subject: Subject = Subject()
+    found: Sequence[Rule],
+    operator: SymmetricOperator,
+    quadrature: Quadrature,
+    width: Width = Spacing(),
+    seed: int = 0,
+    subject: Subject = Subject(),
 ) -> Density:
-    """The record of some probes' rules, those of `probe_rules` or fewer of them."""
+    """The record of some probes' rules, those of `probe_rules` or the first of them. Cost: no product."""
     if not found:
         raise LandscapeError("expected the rule of at least one probe, got none: measure one first")
     longest = max(rule.nodes.size for rule in found)
@@ -202,7 +207,7 @@ def assembled(
         kind=subject.kind,
         subset=subject.subset,
         step=subject.step,
-        size=size,
+        size=operator.size,
         nodes=nodes if defined else np.full(nodes.shape, np.nan),
         weights=weights if defined else np.full(nodes.shape, np.nan),
         degrees=np.array([rule.nodes.size for rule in found]),
@@ -211,6 +216,7 @@ def assembled(
         width_rule=width.label,
         probe=quadrature.probe.label,
         quantile=quantile(len(found)),
+        precision=float(torch.finfo(operator.dtype).eps),
         seed=seed,
         products=sum(rule.products for rule in found),
         examples=subject.examples,

@@ -15,7 +15,7 @@ from landscape.errors import LandscapeError
 CHANCE = 1e-4
 """How often the checks of one summary fail although nothing is wrong."""
 ROUNDINGS = 100.0
-"""Errors of a product, in roundings of single precision and relative to its length, that are taken to be none."""
+"""An error of so many roundings of a product's length is taken to be none."""
 
 
 def jackknife(samples: Array, statistic: Callable[[Array], float]) -> Estimate:
@@ -30,44 +30,9 @@ def jackknife(samples: Array, statistic: Callable[[Array], float]) -> Estimate:
     return Estimate(value, float(np.sqrt((count - 1) / count * ((without - without.mean()) ** 2).sum())), count)
 
 
-def negative(density: Density) -> tuple[Estimate, float, float]:
-    """The share of eigenvalues below zero, and where it can lie because a node stands for what is around it.
-
-    Of a probe's measure the share below a point is at least the weight of all nodes below but the last, at most that
-    of these and the next one above (Chebyshev, Markov, Stieltjes); mean over probes. Both ends are the share itself
-    where the Krylov spaces were exhausted.
-    """
-    if not density.defined:
-        nothing = float("nan")
-        return Estimate(nothing, nothing, len(density.nodes)), nothing, nothing
-    share = density.below(np.zeros(1))[:, 0]
-    lows, highs = share.copy(), share.copy()
-    for row, (nodes, weights) in enumerate(zip(density.nodes, density.weights, strict=True)):
-        below, above = np.flatnonzero((nodes < 0) & (weights > 0)), np.flatnonzero((nodes >= 0) & (weights > 0))
-        if not density.exact[row]:
-            lows[row] -= weights[below[-1]] if below.size else 0.0
-            highs[row] += weights[above[0]] if above.size else 0.0
-    return mean_over_probes(share), float(lows.mean()), float(highs.mean())
-
-
-def resolution(density: Density, rounding: float = ROUNDINGS * float(np.finfo(np.float32).eps)) -> float:
-    """How near to zero a node can be told from it: the mean over probes of the distance between the two nodes around
-    zero, but no less than the rounding of products, `rounding` times the largest |node|.
-
-    Where all nodes of a probe are on one side, its nearest node's distance from zero counts as 0.
-    """
-    if not density.defined:
-        return float("nan")
-    gaps = []
-    for nodes, exact in zip(density.nodes, density.exact, strict=True):
-        below, above = nodes[nodes < 0], nodes[nodes >= 0]
-        gaps.append(above[0] - below[-1] if below.size and above.size and not exact else 0.0)
-    return max(float(np.mean(gaps)), rounding * density.norm)
-
-
-def resolved(density: Density, limit: float) -> Estimate:
-    """The share of eigenvalues below minus `limit`."""
-    return mean_over_probes(density.below(np.array([-limit]))[:, 0])
+def resolved(density: Density) -> Estimate:
+    """The share of eigenvalues whose sign is sure to be negative: those below minus the resolution."""
+    return mean_over_probes(density.below(np.array([-density.resolution]))[:, 0])
 
 
 def negative_mass(density: Density) -> Estimate:
@@ -112,12 +77,12 @@ def entropy(density: Density) -> Estimate:
 def gap(density: Density, moments: Moments, power: int) -> float:
     """|tr(H^power) of the density - the independent estimate| in standard errors of the difference, power 1 or 2.
 
-    Their rounding counts as an error: 100 of single precision times ||H||_F sqrt(n), or ||H||_F^2.
+    Their rounding counts as an error: 100 of a product's precision times ||H||_F sqrt(n), or ||H||_F^2.
     """
     mine = density.moment(power)
     theirs = mean_over_probes(moments.trace if power == 1 else moments.square)
     norm = moments.frobenius.value
-    rounding = ROUNDINGS * float(np.finfo(np.float32).eps) * (norm * density.size**0.5 if power == 1 else norm**2)
+    rounding = ROUNDINGS * density.precision * (norm * density.size**0.5 if power == 1 else norm**2)
     return _ratio(abs(mine.value - theirs.value), float(np.sqrt(mine.stderr**2 + theirs.stderr**2 + rounding**2)))
 
 
@@ -181,13 +146,12 @@ def _require_one_kind(spectra: Sequence[Spectrum]) -> None:
 
 def _numbers(one: Spectrum) -> dict[str, float]:
     density, sampled = one.density, one.moments
-    limit = resolution(density)
-    share, low, high = negative(density)
+    share, low, high = density.negative()
     found = {
         "trace": sampled.trace_estimate,
         "frobenius": sampled.frobenius,
-        "negative": share,
-        "resolved": resolved(density, limit),
+        "negative": mean_over_probes(share),
+        "resolved": resolved(density),
         "negative_mass": negative_mass(density),
         "intrinsic": intrinsic(sampled, density.norm),
         "participation": participation(sampled),
@@ -198,9 +162,9 @@ def _numbers(one: Spectrum) -> dict[str, float]:
         **{name: estimate.value for name, estimate in found.items()},
         **errors,
         "norm": density.norm,
-        "negative_low": low,
-        "negative_high": high,
-        "resolution": limit,
+        "negative_low": float(low.mean()),
+        "negative_high": float(high.mean()),
+        "resolution": density.resolution,
         "sampling": density.sampling,
         "discretisation": density.discretisation,
         "trace_gap": gap(density, sampled, 1),

@@ -10,6 +10,7 @@ from analysis.results.base import Array, Check, Estimate, Record, Run, array, na
 
 MOST_POINTS = 1200
 """Points of an evenly spaced grid on which a density is drawn, at most."""
+ROUNDINGS = 10.0
 REACH = 4.0
 """A kernel is drawn this many widths to each side of its node."""
 
@@ -58,6 +59,8 @@ class Density(Record):
     """The law of the probes."""
     quantile: float
     """Half a 95 % interval over probes, in standard errors: t(0.975; probes - 1), NaN for one probe."""
+    precision: float
+    """Relative rounding of the products' numbers."""
     seed: int
     products: int
     examples: int
@@ -113,6 +116,44 @@ class Density(Record):
         places = np.stack([np.searchsorted(nodes, x, "right" if included else "left") for nodes in self.nodes])
         shares = np.take_along_axis(sums, places, 1)
         return shares if self.defined else np.full(shares.shape, np.nan)
+
+    @property
+    def rounding(self) -> float:
+        """Below this size a node is not told from zero: 10 roundings of the largest."""
+        return ROUNDINGS * self.precision * self.norm
+
+    @property
+    def resolution(self) -> float:
+        """How near to zero a node has a sign: the distance between the two nodes around zero, mean over probes with
+        nodes on both sides and spaces not exhausted, but no less than the rounding.
+        """
+        gaps = [0.0]
+        for nodes, exact in zip(self.nodes, self.exact, strict=True):
+            below, above = nodes[nodes < 0], nodes[nodes >= 0]
+            gaps += [float(above[0] - below[-1])] if below.size and above.size and not exact else []
+        return max(sum(gaps) / max(len(gaps) - 1, 1), self.rounding) if self.defined else float("nan")
+
+    def negative(self) -> tuple[Array, Array, Array]:
+        """For every probe the share of eigenvalues below zero (below minus the rounding), and where it can lie.
+
+        A node stands for what is around it: half of its weight counts as below it, half as above, spread evenly to the
+        nodes beside it. What is certain of a probe's measure: the share below a point is at least the weight of the
+        nodes below it but the last, at most that of them all and of the next one above (Chebyshev, Markov, Stieltjes).
+        Where the Krylov space was exhausted the weight below is the share. All [probe].
+        """
+        shares = np.full((3, len(self.nodes)), np.nan)
+        for row in range(len(self.nodes) if self.defined else 0):
+            count = int(self.degrees[row])
+            nodes, weights = self.nodes[row, :count], self.weights[row, :count]
+            place = int((nodes < -self.rounding).sum())
+            sums = np.r_[0.0, np.cumsum(weights)]
+            middle = sums[place]
+            if not self.exact[row] and 0 < place < count:
+                middle = np.interp(-self.rounding, nodes, sums[:-1] + weights / 2)
+            around = (sums[place],) * 2 if self.exact[row] else (sums[max(place - 1, 0)], sums[min(place + 1, count)])
+            shares[:, row] = middle, *around
+        share, low, high = shares
+        return share, low, high
 
     def moment(self, power: int) -> Estimate:
         """tr(H^power): n times the mean over probes of sum_k w_k node_k^power; exact for every probe up to
