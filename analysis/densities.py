@@ -104,7 +104,7 @@ class Subject:
 
     run: Run = field(default_factory=lambda: Run("operator", "", 0))
     operator: str = "operator"
-    kind: str = "operator"
+    matrix: str = "operator"
     subset: str = "all"
     step: int = 0
     examples: int = 0
@@ -204,7 +204,7 @@ def assembled(
     return Density(
         run=subject.run,
         operator=subject.operator,
-        kind=subject.kind,
+        matrix=subject.matrix,
         subset=subject.subset,
         step=subject.step,
         size=operator.size,
@@ -237,7 +237,7 @@ def moments(
     return Moments(
         run=subject.run,
         operator=subject.operator,
-        kind=subject.kind,
+        matrix=subject.matrix,
         subset=subject.subset,
         step=subject.step,
         size=operator.size,
@@ -264,7 +264,7 @@ def along(
     measurement: Measurement = Measurement(),
     names: Sequence[str] = (),
     operators: Operators = hessians,
-    subject: Subject = Subject(kind="Hessian", subset="shared"),
+    subject: Subject = Subject(matrix="Hessian", subset="shared"),
     done: Collection[tuple[int, str]] = (),
     progress: Callable[[int], None] = lambda products: None,
 ) -> Iterator[Spectrum]:

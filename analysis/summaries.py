@@ -116,7 +116,7 @@ def summarise(spectra: Sequence[Spectrum]) -> SpectrumSummary:
     return SpectrumSummary(
         run=first.run,
         operators=operators,
-        kind=first.kind,
+        matrix=first.matrix,
         subset=first.subset,
         steps=np.array(steps),
         size=first.size,
@@ -134,7 +134,7 @@ def summarise(spectra: Sequence[Spectrum]) -> SpectrumSummary:
 
 def _require_one_kind(spectra: Sequence[Spectrum]) -> None:
     kinds = {
-        (d.run.name, d.run.strategy, d.kind, d.subset, d.size, d.data, d.seed, d.probe, len(d.nodes), m.way, m.seed)
+        (d.run.name, d.run.strategy, d.matrix, d.subset, d.size, d.data, d.seed, d.probe, len(d.nodes), m.way, m.seed)
         for d, m in ((one.density, one.moments) for one in spectra)
     }
     if len(kinds) > 1:

@@ -145,7 +145,9 @@ class XTrace:
         basis, values, right = _range(first)
         inside = block_product(operator, basis, block).double()
         sketch = Sketch(basis.double(), inside, probes.double(), first.double(), values, right, self.probe.round)
-        return _numbers(*sketch.samples(), count + basis.shape[1])
+        found, squares = sketch.samples()
+        copies = 2 if count == 1 else 1  # a space of one dimension is spanned: there is no error
+        return _numbers(found.repeat(copies), squares.repeat(copies), count + basis.shape[1])
 
 
 def samples(

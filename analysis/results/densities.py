@@ -8,7 +8,7 @@ import numpy as np
 
 from analysis.results.base import Array, Check, Estimate, Record, Run, array, names
 
-MOST_POINTS = 1200
+MOST_POINTS = 2500
 """Points of an evenly spaced grid on which a density is drawn, at most."""
 ROUNDINGS = 10.0
 REACH = 4.0
@@ -38,7 +38,7 @@ class Density(Record):
     run: Run
     operator: str
     """A task's name or `average`."""
-    kind: str
+    matrix: str
     """What the operator is, for instance `Hessian`."""
     subset: str
     """The parameters that it is about, in words."""
@@ -82,13 +82,13 @@ class Density(Record):
         return np.ravel(self.nodes)[order], np.ravel(self.weights)[order] / len(self.nodes)
 
     def grid(self) -> Array:
-        """Points on which the smooth density misses nothing: half a width apart over the whole range, and where that is
-        too many, evenly spaced with a few more around every node.
+        """Points on which the smooth density misses nothing: a quarter of a width apart over the whole range, and where
+        that is too many, evenly spaced with a few more around every node.
         """
         if not self.defined:
             return np.zeros(0)
         low, high = self.nodes.min() - REACH * self.width, self.nodes.max() + REACH * self.width
-        count = int(np.ceil(2 * (high - low) / self.width)) + 1
+        count = int(np.ceil(4 * (high - low) / self.width)) + 1
         if count <= MOST_POINTS:
             return np.linspace(low, high, count)
         around = np.arange(-REACH, REACH + 1)[:, None] * self.width
@@ -225,7 +225,7 @@ class Moments(Record):
 
     run: Run
     operator: str
-    kind: str
+    matrix: str
     subset: str
     step: int
     size: int
@@ -262,7 +262,7 @@ class SpectrumSummary(Record):
     run: Run
     operators: tuple[str, ...] = names("operator")
     """Task names, then `average`."""
-    kind: str
+    matrix: str
     subset: str
     steps: Array = array("snapshot", units="step")
     size: int
