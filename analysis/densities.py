@@ -75,7 +75,8 @@ class Spacing:
 
     def of(self, found: Sequence[Rule]) -> float:
         nodes = np.concatenate([rule.nodes for rule in found])
-        spread = float(np.ptp(nodes)) or float(np.abs(nodes).max()) or 1 / self.share
+        largest, spread = float(np.abs(nodes).max()), float(np.ptp(nodes))
+        spread = spread if spread > 1e-6 * largest else largest or 1 / self.share
         gaps = [rule.weights @ np.gradient(rule.nodes) if rule.nodes.size > 1 else 0.0 for rule in found]
         return max(float(np.mean(gaps)), self.share * spread)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-from scipy import stats
 
 from analysis.densities import Spectrum, quantile
 from analysis.results import Array, Density, Estimate, Moments, SpectrumSummary
@@ -75,22 +74,29 @@ def entropy(density: Density) -> Estimate:
 
 
 def gap(density: Density, moments: Moments, power: int) -> float:
-    """|tr(H^power) of the density - the independent estimate| in standard errors of the difference, power 1 or 2.
+    """|tr(H^power) of the density - the independent estimate| over the standard error of the difference, power 1 or 2.
 
-    Their rounding counts as an error: 100 of a product's precision times ||H||_F sqrt(n), or ||H||_F^2.
+    That of the density is at most sqrt(2 / probes) ||H^power||_F, ||H^2||_F <= ||H||_2 ||H||_F; with few probes it is a
+    better scale than the one they show themselves, because samples that one eigenvalue dominates are skewed. Rounding
+    counts as an error: 100 of a product's precision times ||H||_F sqrt(n), or ||H||_F^2.
     """
-    mine = density.moment(power)
     theirs = mean_over_probes(moments.trace if power == 1 else moments.square)
-    norm = moments.frobenius.value
-    rounding = ROUNDINGS * density.precision * (norm * density.size**0.5 if power == 1 else norm**2)
-    return _ratio(abs(mine.value - theirs.value), float(np.sqrt(mine.stderr**2 + theirs.stderr**2 + rounding**2)))
+    norm, size = moments.frobenius.value, density.size
+    mine = float(np.sqrt(2 / len(density.nodes))) * norm * (1.0 if power == 1 else density.norm)
+    rounding = ROUNDINGS * density.precision * (norm * size**0.5 if power == 1 else norm**2)
+    error = float(np.sqrt(mine**2 + theirs.stderr**2 + rounding**2))
+    return _ratio(abs(density.moment(power).value - theirs.value), error)
 
 
-def gap_limit(samples: int, gaps: int) -> float:
-    """What `gaps` gaps may be: one of them is larger by chance once in 1 / CHANCE times (Bonferroni), by Student's t
-    with `samples` - 1 degrees of freedom, the fewer samples of the two.
+def gap_limit(probes: int, gaps: int) -> float:
+    """What `gaps` gaps may be: one of them is larger by chance at most once in 1 / CHANCE times (Bonferroni).
+
+    The mean z' A z of p Gaussian probes leaves tr A by more than 2 ||A||_F sqrt(t / p) + 2 ||A||_2 t / p with a chance
+    of at most 2 exp(-t) (Laurent and Massart 2000); in standard errors sqrt(2 / p) ||A||_F that is at most
+    sqrt(2 t) + t sqrt(2 / p).
     """
-    return float(stats.t.isf(CHANCE / (2 * gaps), samples - 1)) if samples > 1 else float("nan")
+    t = float(np.log(2 * gaps / CHANCE))
+    return float(np.sqrt(2 * t) + t * np.sqrt(2 / probes))
 
 
 def summarise(spectra: Sequence[Spectrum]) -> SpectrumSummary:
@@ -121,7 +127,7 @@ def summarise(spectra: Sequence[Spectrum]) -> SpectrumSummary:
         steps=np.array(steps),
         size=first.size,
         **arrays,
-        gap_limit=gap_limit(min(len(first.nodes), sampled.trace.size), gaps),
+        gap_limit=gap_limit(len(first.nodes), gaps),
         way=sampled.way,
         density_quantile=first.quantile,
         trace_quantile=quantile(sampled.trace.size),

@@ -168,7 +168,7 @@ class Density(Record):
         """
         x = np.unique(self.nodes)
         errors = self._over_probes(x, self.below(x, True)).stderr
-        return float((errors[:-1] * np.diff(x)).sum())
+        return float((errors[:-1] * np.diff(x)).sum()) if self.defined else float("nan")
 
     @property
     def discretisation(self) -> float:
@@ -302,7 +302,7 @@ class SpectrumSummary(Record):
     square_gap: Array = array("snapshot", "operator")
     """|first (second) moment of the density - the independent estimate|, in standard errors of the difference."""
     gap_limit: float
-    """What a gap may be: it is larger once in 10,000 times by chance."""
+    """What a gap may be: any of them is larger at most once in 10,000 times by chance."""
     way: str
     density_quantile: float
     trace_quantile: float
@@ -315,9 +315,9 @@ class SpectrumSummary(Record):
     def checks(self) -> tuple[Check, ...]:
         """The largest gap between moments of the densities and independent estimates, over snapshots and operators.
 
-        The limit is for a single gap, divided among them (Bonferroni) by the summary's maker.
+        The limit is one for all of them together (Bonferroni).
         """
-        reason = "standard errors; more happens once in 10,000 times by chance"
+        reason = "standard errors; more happens at most once in 10,000 times by chance"
         return tuple(
             Check(f"{what} of the density against an independent estimate", float(gap.max()), self.gap_limit, reason)
             for what, gap in (("trace", self.trace_gap), ("squared Frobenius norm", self.square_gap))

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
@@ -73,7 +73,7 @@ def test_the_bound_of_the_degree_holds_for_every_probe(known):
 
 def test_at_full_degree_the_mean_over_probes_is_the_spectrum_up_to_sampling():
     spectrum = SPECTRA["spread"]
-    found = density(operator_with(spectrum)[0], Quadrature(2000, 30, Gaussian(), block=100))
+    found = density(operator_with(spectrum)[0], Quadrature(600, 30, Gaussian(), block=100))
     at = np.linspace(-6, 21, 40)
     curve = found.cumulative(at)
     true = (spectrum[:, None] <= at).mean(0)
@@ -99,7 +99,7 @@ def test_awkward_spectra_have_mass_one_and_their_moments(name):
     spectrum = SPECTRA[name]
     operator, matrix = operator_with(spectrum)
     found = density(operator, Quadrature(5, 60))
-    scale = max(np.abs(spectrum).max(), 1e-300)
+    scale = np.abs(spectrum).max() or 1.0
     np.testing.assert_allclose(found.weights.sum(1), 1, rtol=0, atol=1e-15)
     assert found.width > 0
     assert found.products == found.degrees.sum() <= Quadrature(5, 60).cost(len(matrix))
@@ -116,6 +116,7 @@ def test_awkward_spectra_have_mass_one_and_their_moments(name):
     assert np.trapezoid(curve.mean, grid) == pytest.approx(1, abs=1e-4)
 
 
+@settings(max_examples=30)
 @given(seed=st.integers(0, 50), shift=st.floats(-3, 3), scale=st.sampled_from([-2.0, -0.5, 0.3, 4.0]))
 def test_shifting_and_scaling_an_operator_moves_its_density(seed, shift, scale):
     operator, _ = operator_with(np.linspace(-1, 2, 25))
