@@ -112,6 +112,10 @@ class Subject:
     data: str = ""
 
 
+HESSIANS = Subject(matrix="Hessian", subset="shared")
+"""Of what `along` measures by itself."""
+
+
 @dataclass(frozen=True)
 class Measurement:
     """What is measured of every operator: its density, and, with products of their own, trace and Frobenius norm."""
@@ -265,7 +269,7 @@ def along(
     measurement: Measurement = Measurement(),
     names: Sequence[str] = (),
     operators: Operators = hessians,
-    subject: Subject = Subject(matrix="Hessian", subset="shared"),
+    subject: Subject = HESSIANS,
     done: Collection[tuple[int, str]] = (),
     progress: Callable[[int], None] = lambda products: None,
 ) -> Iterator[Spectrum]:

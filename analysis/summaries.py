@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.densities import Spectrum, quantile
-from analysis.results import Array, Density, Estimate, Moments, SpectrumSummary
+from analysis.densities import HESSIANS, Measurement, Operators, Spectrum, Subject, along, names_of, quantile
+from analysis.operators import hessians
+from analysis.results import Array, Check, Density, Estimate, Moments, SpectrumSummary
 from analysis.results.densities import mean_over_probes
 from landscape.errors import LandscapeError
+from landscape.problem import Problem
+from landscape.trajectory import Trajectory
 
 CHANCE = 1e-4
 """How often the checks of one summary fail although nothing is wrong."""
@@ -97,6 +101,45 @@ def gap_limit(probes: int, gaps: int) -> float:
     """
     t = float(np.log(2 * gaps / CHANCE))
     return float(np.sqrt(2 * t) + t * np.sqrt(2 / probes))
+
+
+@dataclass(frozen=True, eq=False)
+class RunSpectra:
+    """Everything that was measured of one run's spectra."""
+
+    spectra: tuple[Spectrum, ...]
+    summary: SpectrumSummary
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        return self.summary.checks()
+
+
+def measure(
+    problem: Problem,
+    trajectory: Trajectory,
+    rows: Sequence[int],
+    measurement: Measurement = Measurement(),
+    names: Sequence[str] = (),
+    operators: Operators = hessians,
+    subject: Subject = HESSIANS,
+    saved: Sequence[Spectrum] = (),
+    save: Callable[[Spectrum], None] = lambda spectrum: None,
+    progress: Callable[[int], None] = lambda products: None,
+) -> RunSpectra:
+    """Densities, traces and all numbers read from them, of every operator at some snapshots of a run.
+
+    `save` is given every spectrum as it is done, `saved` takes those of an interrupted run, which are not measured
+    again; `progress` is told products as they are done. Other arguments and costs as `densities.along`;
+    `densities.products` says beforehand how many products it takes at most.
+    """
+    had = {(one.density.step, one.density.operator): one for one in saved}
+    for one in along(problem, trajectory, rows, measurement, names, operators, subject, had.keys(), progress):
+        had[one.density.step, one.density.operator] = one
+        save(one)
+    steps = [int(trajectory.steps[row]) for row in rows]
+    wanted = [had[step, name] for step in steps for name in names_of(problem, names)]
+    return RunSpectra(tuple(wanted), summarise(wanted))
 
 
 def summarise(spectra: Sequence[Spectrum]) -> SpectrumSummary:

@@ -11,11 +11,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis import archive
-from analysis.densities import Measurement, Quadrature, Spectrum, Subject, along, density, moments
+from analysis.densities import Measurement, Quadrature, Spectrum, Subject, density, moments
 from analysis.operators import MatrixOperator, hessians
 from analysis.probes import Gaussian
 from analysis.results import AVERAGE
-from analysis.summaries import entropy, gap, gap_limit, intrinsic, jackknife, negative_mass, participation, summarise
+from analysis.summaries import (
+    entropy,
+    gap,
+    gap_limit,
+    intrinsic,
+    jackknife,
+    measure,
+    negative_mass,
+    participation,
+    summarise,
+)
 from analysis.traces import Hutchinson, HutchPlusPlus, XTrace
 from landscape import problems
 from landscape.errors import LandscapeError
@@ -158,8 +168,14 @@ def test_a_real_networks_numbers_are_within_three_standard_errors(name):
 def test_spectra_along_a_run_become_arrays_that_an_archive_keeps(tmp_path):
     problem = cases.make("plain")
     measurement = Measurement(Quadrature(4, 8), trace_products=12)
-    found = list(along(problem, Moving(problem), [0, 1, 2], measurement))
-    summary = summarise(found)
+    kept = []
+    whole = measure(problem, Moving(problem), [0, 1, 2], measurement, save=kept.append)
+    found, summary = list(whole.spectra), whole.summary
+    assert kept == found
+    told = []
+    again = measure(problem, Moving(problem), [0, 1, 2], measurement, saved=kept[:7], progress=told.append)
+    assert again.summary == summary
+    assert sum(told) == sum(f.density.products + f.moments.products for f in found[7:])
     assert summary.trace.shape == (3, 3)
     assert summary.operators == ("one", "two", AVERAGE)
     assert summary.steps.tolist() == [0, 10, 20]
@@ -167,7 +183,7 @@ def test_spectra_along_a_run_become_arrays_that_an_archive_keeps(tmp_path):
     dense = hessians(problem, Moving(problem).theta[1], Moving(problem).buffers[1])["two"]
     true = sum(float((dense @ row)[k]) for k, row in enumerate(torch.eye(dense.size, dtype=torch.float64)))
     assert abs(summary.trace[1, 1] - true) <= 4 * summary.trace_stderr[1, 1]
-    assert all(check.passed for check in summary.checks())
+    assert all(check.passed for check in whole.checks)
     records = {"summary": summary, "density": found[0].density, "moments": found[0].moments}
     archive.save(tmp_path / "r.h5", {name: archive.Entry(record) for name, record in records.items()})
     for name, record in records.items():
