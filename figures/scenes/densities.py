@@ -20,6 +20,8 @@ STEPS = Look(style.COLOURS[1], width=1.0)
 EXACT = Look(style.INK, marker="triangle-down", size=3.6, width=0.6)
 FEWEST = 0.005
 """The kernel is at least this share of the width of the axis."""
+WIDEST = 0.3
+"""The kernel is at most so many decades wide: over gaps twice as wide it ripples by 1 %."""
 MOST_SNAPSHOTS = 8
 HEIGHT = 1.7
 """Height of the highest ridge, in distances between ridges."""
@@ -133,7 +135,7 @@ def _warped(record: Density, warp: Warp) -> Density:
         return record
     gaps = [w[:n] @ np.gradient(x[:n]) for x, w, n in zip(nodes, record.weights, record.degrees, strict=True) if n > 1]
     spread = float(np.ptp(nodes)) or 1.0
-    return replace(record, nodes=nodes, width=max(float(np.mean(gaps or [0.0])), FEWEST * spread))
+    return replace(record, nodes=nodes, width=max(min(float(np.mean(gaps or [0.0])), WIDEST), FEWEST * spread))
 
 
 def _one(drawn: Density) -> float:
@@ -267,7 +269,8 @@ def _kernel_words(records: Sequence[Density], drawn: Sequence[Density], warp: Wa
     low, high = f"{min(widths):.2g}", f"{max(widths):.2g}"
     wide = low if low == high else f"{low} to {high}"
     if isinstance(warp, Symmetric):
-        return f"Gaussian kernel, standard deviation {wide} {warp.unit}s, the mean distance of nodes there."
+        wide = f"{wide} {warp.unit}s"
+        return f"Gaussian kernel, standard deviation {wide}: the mean distance of nodes there, at most {WIDEST}."
     return f"Gaussian kernel, standard deviation {wide} {UNIT}: {listed(dict.fromkeys(r.width_rule for r in records))}."
 
 

@@ -14,6 +14,8 @@ from figures.scenes.scales import finite, log_axis, scale_of
 from figures.scenes.words import count, excluded, listed, seeds_of, sentences
 from figures.style import Look
 
+ASIDE = 0.008
+"""Distance between lines at one step, as a share of the axis."""
 CURVATURE = "loss / parameter\u00b2"
 
 
@@ -91,13 +93,24 @@ def _panel(title: str, quantity: Quantity, rows: Sequence[tuple[SpectrumSummary,
     scale = "linear" if quantity.label == "share" else scale_of(*values)
     kept = finite(values)
     floor = float(kept.min()) / 2 if scale == "log" and kept.size else -np.inf
-    marks = [mark for record, k, look, group in rows for mark in _marks(record, quantity, k, look, group, floor)]
+    aside = _aside(rows)
+    marks = [
+        mark
+        for (record, k, look, group), move in zip(rows, aside, strict=True)
+        for mark in _marks(record, quantity, k, look, group, floor, move)
+    ]
     axis = log_axis(quantity.label, *values) if scale == "log" else Axis(quantity.label)
     return Panel(title, Axis("step"), axis, tuple(marks))
 
 
+def _aside(rows: Sequence[tuple[SpectrumSummary, int, Look, str]]) -> list[float]:
+    """How many steps each line is moved sideways, so that bars at one step do not hide each other."""
+    reach = max((float(np.ptp(record.steps)) for record, _, _, _ in rows), default=0.0)
+    return [ASIDE * reach * (n - (len(rows) - 1) / 2) for n in range(len(rows))]
+
+
 def _marks(
-    record: SpectrumSummary, quantity: Quantity, operator: int, look: Look, group: str, floor: float
+    record: SpectrumSummary, quantity: Quantity, operator: int, look: Look, group: str, floor: float, aside: float
 ) -> list[Mark]:
     value, low, high = interval(record, quantity, operator)
     group = "average of the tasks" if group == AVERAGE else group
@@ -109,12 +122,12 @@ def _marks(
         Column("from", low),
         Column("to", high),
     )
-    marks: list[Mark] = [Line(record.steps, value, look, group, told)]
+    steps = np.asarray(record.steps + aside, dtype=float)
+    marks: list[Mark] = [Line(steps, value, look, group, told)]
     if np.isfinite([low, high]).any():
-        steps = np.asarray(record.steps, dtype=float)
         bars = look.but(dash="solid", marker="", opacity=0.7)
         marks.insert(0, Segments(steps, np.maximum(low, floor), steps, np.maximum(high, floor), bars, group))
-    return [*marks, Points(record.steps, value, np.full(value.size, look.size), look, group, told)]
+    return [*marks, Points(steps, value, np.full(value.size, look.size), look, group, told)]
 
 
 def _what(records: Sequence[SpectrumSummary]) -> str:
@@ -133,7 +146,10 @@ def _bars(quantities: Sequence[Quantity]) -> str:
     others = "Bars: 95 % intervals over probes" if len(fields) > ranged else ""
     share = "of the share below zero, where it can lie for the number of nodes" if ranged else ""
     parts = [part for part in (others, ("Bars " if not others else "") + share if share else "") if part]
-    return "; ".join(parts) + ". Probes are the same at every step, so changes are known better than values."
+    return (
+        "; ".join(parts)
+        + ". Lines stand side by side, a little left and right of their step. Probes are the same at every step, so changes are known better than values."
+    )
 
 
 def _how(records: Sequence[SpectrumSummary], panels: Sequence[Panel]) -> str:

@@ -217,6 +217,8 @@ def test_numbers_along_training_have_a_line_a_loss_and_their_intervals() -> None
     trace, negative = scene.panels[0], scene.panels[2]
     for k, (line, bars) in enumerate(zip(of(trace, Line), of(trace, Segments), strict=True)):
         np.testing.assert_array_equal(line.y, record.trace[:, k])
+        np.testing.assert_allclose(line.x, record.steps + 20 * 0.008 * (k - 0.5))
+        np.testing.assert_array_equal(line.hover[1].values, record.steps)
         # Three standard errors of a tenth each.
         np.testing.assert_allclose(bars.y0, 0.7 * record.trace[:, k])
         np.testing.assert_allclose(bars.y1, 1.3 * record.trace[:, k])
