@@ -6,6 +6,7 @@ A record never changes a measured value: logarithms, clipping and smoothing happ
 
 from analysis.results.base import AVERAGE, Array, Check, Estimate, Record, Run
 from analysis.results.curvature import Eigenpairs, EigenvalueHistory
+from analysis.results.densities import Curve, Density, Moments, SpectrumSummary
 from analysis.results.exploration import BUDGETS, Comparison, DistanceMatrix, Exploration
 from analysis.results.krylov import EigenvalueIntervals, LanczosState
 from analysis.results.planes import Faithfulness, Feet, Line, Plane, PlaneStability, Shadow, Subspace
@@ -28,6 +29,8 @@ __all__ = [
     "Check",
     "Comparison",
     "ConflictMap",
+    "Curve",
+    "Density",
     "DistanceMatrix",
     "Eigenpairs",
     "EigenvalueHistory",
@@ -39,6 +42,7 @@ __all__ = [
     "Interpolation",
     "LanczosState",
     "Line",
+    "Moments",
     "Plane",
     "PlaneStability",
     "Profile",
@@ -47,6 +51,7 @@ __all__ = [
     "Record",
     "Run",
     "Shadow",
+    "SpectrumSummary",
     "Subspace",
     "Surface",
     "SurfaceEnsemble",

@@ -6,6 +6,7 @@ one report agree.
 """
 
 from figures.scenes.conflicts import conflict_map
+from figures.scenes.densities import cumulative, densities_along, density
 from figures.scenes.differences import difference
 from figures.scenes.explorations import distance_matrix, exploration
 from figures.scenes.faithfulness import gap, shares
@@ -14,11 +15,15 @@ from figures.scenes.learning import rate_search, training
 from figures.scenes.lines import profile
 from figures.scenes.sampled import interpolation, profile_ensemble, surface_ensemble
 from figures.scenes.spectra import eigenvalues
+from figures.scenes.spectrum_numbers import spectrum_compared, spectrum_numbers
 from figures.scenes.verdicts import comparisons
 
 __all__ = [
     "comparisons",
     "conflict_map",
+    "cumulative",
+    "densities_along",
+    "density",
     "difference",
     "distance_matrix",
     "eigenvalues",
@@ -30,6 +35,8 @@ __all__ = [
     "rate_search",
     "shares",
     "significant",
+    "spectrum_compared",
+    "spectrum_numbers",
     "surface",
     "surface_ensemble",
     "surface_relief",

@@ -1,0 +1,65 @@
+"""Spectra as tables: numbers of every operator with their errors."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from analysis.results import AVERAGE, SpectrumSummary
+from figures.scenes.words import count
+from figures.tables import Cell, Table, number, table, with_error
+
+
+def spectrum_table(record: SpectrumSummary, snapshot: int = -1) -> Table:
+    """Trace, norms, negative shares and effective ranks of every operator at one snapshot, by default the last."""
+    head = (
+        "loss",
+        "trace",
+        "Frobenius norm",
+        "largest |\u03bb| or more",
+        "share below zero",
+        "negative share of \u03a3|\u03bb|",
+        "tr\u00b2 / \u2016H\u2016\u00b2",
+        "by entropy",
+        "tr / largest",
+        "density's error",
+    )
+    rows = [_row(record, snapshot, k) for k in range(len(record.operators))]
+    note = (
+        f"{record.matrix} on {record.subset}, {count(record.size, 'parameter')}, "
+        f"{count(record.examples, 'evaluation example')}. \u00b1: standard error over probes ({record.way}; shares "
+        "and entropy by stochastic Lanczos quadrature). Below the share: where it can lie for the number of nodes, and "
+        "what is surely negative, further from zero than the resolution. The density's error is a Wasserstein-1 "
+        "distance: of few probes, and at most of few nodes. In loss / parameter\u00b2 where no unit is said. "
+        f"{count(record.products, 'product')} in all."
+    )
+    return table(f"Spectra of {record.run.name} at step {int(record.steps[snapshot])}", head, rows, note)
+
+
+def _row(record: SpectrumSummary, s: int, k: int) -> list[Cell]:
+    def both(field: str, digits: int = 4) -> str:
+        value, error = (float(getattr(record, name)[s, k]) for name in (field, f"{field}_stderr"))
+        return with_error(value, error) if error > 0 else number(value, digits)
+
+    low, high, sure = (100 * float(v[s, k]) for v in (record.negative_low, record.negative_high, record.resolved))
+    name = record.operators[k]
+    return [
+        Cell("average of the tasks" if name == AVERAGE else name),
+        Cell(both("trace")),
+        Cell(both("frobenius")),
+        Cell(number(float(record.norm[s, k]))),
+        Cell(
+            _percent(record.negative[s, k]),
+            f"{low:.0f} to {high:.0f} %, surely {sure:.0f} %" if np.isfinite(low) else "",
+        ),
+        Cell(_percent(record.negative_mass[s, k])),
+        Cell(both("participation")),
+        Cell(both("entropy")),
+        Cell(both("intrinsic")),
+        Cell(
+            number(float(record.sampling[s, k]), 2), f"at most {number(float(record.discretisation[s, k]), 2)} of nodes"
+        ),
+    ]
+
+
+def _percent(share: float) -> str:
+    return f"{share:.1%}" if np.isfinite(share) else "\u2013"
