@@ -4,6 +4,7 @@ Every array field states its named dimensions and its unit beside it; `analysis.
 A record never changes a measured value: logarithms, clipping and smoothing happen when a scene is made.
 """
 
+from analysis.results.agreement import TaskAgreement
 from analysis.results.base import AVERAGE, Array, Check, Estimate, Record, Run
 from analysis.results.curvature import Eigenpairs, EigenvalueHistory
 from analysis.results.exploration import BUDGETS, Comparison, DistanceMatrix, Exploration
@@ -18,6 +19,7 @@ from analysis.results.surfaces import (
     SurfaceShape,
     Values,
 )
+from analysis.results.tracking import EigenvalueTracks, Sharpness
 from analysis.results.training import RateSearch, Training
 
 __all__ = [
@@ -30,6 +32,7 @@ __all__ = [
     "DistanceMatrix",
     "Eigenpairs",
     "EigenvalueHistory",
+    "EigenvalueTracks",
     "Estimate",
     "Exploration",
     "Faithfulness",
@@ -44,10 +47,12 @@ __all__ = [
     "Record",
     "Run",
     "Shadow",
+    "Sharpness",
     "Subspace",
     "Surface",
     "SurfaceEnsemble",
     "SurfaceShape",
+    "TaskAgreement",
     "Training",
     "Values",
 ]
