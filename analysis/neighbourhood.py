@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analysis.operators import SymmetricOperator
 from analysis.results import AVERAGE, Array
 from analysis.subsets import Shared, Subset
 from landscape.data import Batch
@@ -118,7 +119,6 @@ def _gradient(summed: Tensor, there: Tensor, retain: bool) -> Tensor:
     return found
 
 
-def by_column(operator: object, block: Tensor) -> Tensor:
+def by_column(operator: SymmetricOperator, block: Tensor) -> Tensor:
     """An operator's products with the columns of a block [n, k], in float64."""
-    columns = [operator @ column for column in block.unbind(1)]  # type: ignore[operator]
-    return torch.stack([column.double() for column in columns], 1)
+    return torch.stack([(operator @ column).double() for column in block.unbind(1)], 1)

@@ -11,7 +11,6 @@ import numpy as np
 from analysis.results import Array
 from landscape.trajectory import Provenance
 
-
 ADAMS = ("Adam", "AdamW")
 
 

@@ -35,13 +35,14 @@ class Spectrum:
 
     def size(self, layout: Layout) -> int:
         """How many pairs there are: no more than parameters."""
-        return min(self.count, sum(span.stop - span.start for span in self.on.spans(layout)))
+        entries: int = sum(span.stop - span.start for span in self.on.spans(layout))
+        return min(self.count, entries)
 
 
 @dataclass(frozen=True, eq=False)
 class Preconditioned:
-    """Steps theta <- theta - rate P g see the curvature P^(1/2) H P^(1/2): `diagonals` gives P at a row of the trajectory
-    for every task and then the average, [T + 1, n] on the parameters of the spectrum.
+    """Steps theta <- theta - rate P g see the curvature P^(1/2) H P^(1/2): `diagonals` gives P at a row of the
+    trajectory for every task and then the average, [T + 1, n] on the parameters of the spectrum.
     """
 
     diagonals: Callable[[int], Array]
