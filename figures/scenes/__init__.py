@@ -5,6 +5,7 @@ Strategies get their looks in order of first appearance; `order` names labels th
 one report agree.
 """
 
+from figures.scenes.agreement import cross_curvature, eigenvalue_shares, gradient_agreement, principal_angles
 from figures.scenes.conflicts import conflict_map
 from figures.scenes.differences import difference
 from figures.scenes.explorations import distance_matrix, exploration
@@ -13,25 +14,34 @@ from figures.scenes.landscapes import significant, surface, surface_relief
 from figures.scenes.learning import rate_search, training
 from figures.scenes.lines import profile
 from figures.scenes.sampled import interpolation, profile_ensemble, surface_ensemble
+from figures.scenes.sharpness import along_updates, sharpness
 from figures.scenes.spectra import eigenvalues
+from figures.scenes.tracks import tracked_eigenvalues
 from figures.scenes.verdicts import comparisons
 
 __all__ = [
+    "along_updates",
     "comparisons",
     "conflict_map",
+    "cross_curvature",
     "difference",
     "distance_matrix",
+    "eigenvalue_shares",
     "eigenvalues",
     "exploration",
     "gap",
+    "gradient_agreement",
     "interpolation",
+    "principal_angles",
     "profile",
     "profile_ensemble",
     "rate_search",
     "shares",
+    "sharpness",
     "significant",
     "surface",
     "surface_ensemble",
     "surface_relief",
+    "tracked_eigenvalues",
     "training",
 ]
