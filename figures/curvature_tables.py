@@ -25,7 +25,8 @@ def tracks_table(tracks: EigenvalueTracks) -> Table:
         rows.append([title_of(name), value, share, str(len(curves)), str(len(lost)), least])
     note = (
         f"On these parameters: {tracks.subset}. Value \u00b1 residual at step {int(tracks.steps[-1])}. A curve goes on "
-        f"where the overlap of its vector with the next snapshot's is at least {tracks.threshold:.2f}. {tracks.line_words}"
+        f"where the overlap of its vector with the next snapshot's is at least {tracks.threshold:.2f}. "
+        f"{tracks.line_words}"
     )
     head = ("loss", "first eigenvalue", "of the step-size line", "curves", "lost", "weakest overlap")
     return table(f"Followed eigenvalues: {tracks.run.name}", head, rows, note)
@@ -51,9 +52,9 @@ def sharpness_table(found: Sharpness) -> Table:
         row.append(f"{number(float(low), 3)} to {number(float(high), 3)}")
         rows.append(row)
     note = (
-        f"At step {int(found.steps[-1])}, on these parameters: {found.subset}. Eigenvalue \u00b1 residual, mean rise and "
-        f"trace \u00b1 standard error ({count(found.pairs, 'pair')} of draws). A worst case is a lower bound. Critical "
-        "sharpness: 2 / the rate at which the loss along its own gradient is back at its start, between its bounds."
+        f"At step {int(found.steps[-1])}, on these parameters: {found.subset}. Eigenvalue \u00b1 residual, mean rise "
+        f"and trace \u00b1 standard error ({count(found.pairs, 'pair')} of draws). A worst case is a lower bound. "
+        "Critical sharpness: 2 / the rate at which the loss along its own gradient is back at its start, between its bounds."
     )
     return table(f"Sharpness: {found.run.name}", (*head, "trace", "critical sharpness"), rows, note)
 
