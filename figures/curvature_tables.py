@@ -54,7 +54,7 @@ def sharpness_table(found: Sharpness) -> Table:
     note = (
         f"At step {int(found.steps[-1])}, on these parameters: {found.subset}. Eigenvalue \u00b1 residual, mean rise "
         f"and trace \u00b1 standard error ({count(found.pairs, 'pair')} of draws). A worst case is a lower bound. "
-        "Critical sharpness: 2 / the rate at which the loss along its own gradient is back at its start, between its bounds."
+        "Critical sharpness: 2 / the rate at which the loss along its own gradient is back at its start, as bounds."
     )
     return table(f"Sharpness: {found.run.name}", (*head, "trace", "critical sharpness"), rows, note)
 

@@ -9,7 +9,17 @@ import numpy as np
 from analysis.results import AVERAGE, Array, TaskAgreement
 from figures import style
 from figures.marks import Axis, Band, Column, Key, Line, Mark, Panel, Row, Scene, grid
-from figures.scenes.barred import DOUBT, Series, broken, level, marks, operator_looks, title_of, value_axis
+from figures.scenes.barred import (
+    DOUBT,
+    Series,
+    broken,
+    level,
+    marks,
+    operator_looks,
+    side_by_side,
+    title_of,
+    value_axis,
+)
 from figures.scenes.matrices import matrix_panel
 from figures.scenes.words import count, excluded, listed, sentences
 from figures.style import Look
@@ -128,7 +138,7 @@ def eigenvalue_shares(found: TaskAgreement, vector: int = 0) -> Scene:
         lines += marks(series, looks[task], task, "share")
     panels = (
         Panel("stacked", Axis("step"), Axis("loss / parameter\u00b2"), tuple(drawn)),
-        Panel("as a share", Axis("step"), Axis("%"), tuple(lines)),
+        Panel("as a share", Axis("step"), Axis("share (%)"), tuple(lines)),
     )
     caption = sentences(
         f"What each task adds to eigenvalue {vector + 1} of the average on these parameters: {found.subset}; run "
@@ -146,7 +156,8 @@ def gradient_agreement(found: TaskAgreement) -> Scene:
     one run.
     """
     looks = operator_looks(found.tasks)
-    couples = style.looks(found.couples)
+    every = style.looks([*found.tasks[:-1], *found.couples])
+    couples = {name: every[name] for name in found.couples}
     norms = [Series.of(found.steps, found.norm[:, o], found.norm_stderr[:, o]) for o in range(len(found.tasks))]
     axis = value_axis("norm (loss / parameter unit)", norms)
     panels = [
@@ -171,6 +182,7 @@ def gradient_agreement(found: TaskAgreement) -> Scene:
         "which the cosine is negative."
         if found.couples
         else f"Bars: standard errors by the jackknife over {count(found.pieces, 'piece')} of the examples.",
+        "Pairs are drawn a little apart." if len(found.couples) > 1 else "",
         "Logarithmic axis: gradient norm." if axis.scale == "log" else "",
         excluded(broken(found.norm, found.cosine), "values"),
     )
@@ -183,17 +195,19 @@ def gradient_agreement(found: TaskAgreement) -> Scene:
 
 def _cosines(found: TaskAgreement, looks: dict[str, Look]) -> Panel:
     drawn: list[Mark] = [level(found.steps, 0.0, style.NEUTRAL)]
-    for k, (name, look) in enumerate(looks.items()):
-        series = Series.of(found.steps, found.cosine[:, k], found.cosine_stderr[:, k])
+    bars = [Series.of(found.steps, found.cosine[:, k], found.cosine_stderr[:, k]) for k in range(len(looks))]
+    for series, (name, look) in zip(side_by_side(bars), looks.items(), strict=True):
         drawn += marks(series, look, name, "cosine")
     return Panel("cosine of two gradients", Axis("step"), Axis("cosine"), tuple(drawn))
 
 
 def _conflicts(found: TaskAgreement, looks: dict[str, Look]) -> Panel:
     drawn: list[Mark] = [level(found.steps, 50.0, style.NEUTRAL.but(dash="dot"))]
-    for k, (name, look) in enumerate(looks.items()):
+    bars = []
+    for k in range(len(looks)):
         share, low, high = (100 * v[:, k] for v in (found.conflict, found.conflict_low, found.conflict_high))
-        series = Series(np.asarray(found.steps), share, low, high, np.ones(len(found.steps), bool))
+        bars.append(Series(np.asarray(found.steps), share, low, high, np.ones(len(found.steps), bool)))
+    for series, (name, look) in zip(side_by_side(bars), looks.items(), strict=True):
         drawn += marks(series, look, name, "conflict (%)")
     axis = Axis("mini-batches in conflict (%)", "linear", (-4.0, 104.0))
     return Panel("conflict", Axis("step"), axis, tuple(drawn))

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from analysis.results import AVERAGE, Array
 from figures import style
 from figures.marks import Axis, Column, Line, Mark, Points, Segments
-from figures.scenes.scales import finite, log_axis, scale_of
+from figures.scenes.scales import even_levels, finite, log_axis, scale_of, tick_texts
 from figures.style import Look
 
 DOUBT = Look(style.FAINT, marker="circle", width=0.9).hollow
 """How a value that is not sure is drawn in a legend."""
-ROOM = 0.06
-"""Share of the range left free above and below on a linear axis."""
+SMALL = 1e-2
+"""Values that are all smaller have their ticks written in full: a common factor would stand in the title."""
+TICKS = 6
+APART = 0.012
+"""Series that are drawn side by side are this share of the range of steps apart."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,12 +62,26 @@ def marks(series: Series, look: Look, group: str, name: str, scale: str = "linea
     return drawn
 
 
+def side_by_side(all_series: Sequence[Series]) -> list[Series]:
+    """The same series a little apart, so that their bars can be told apart."""
+    middle = (len(all_series) - 1) / 2
+    return [
+        replace(one, steps=one.steps + (k - middle) * APART * (one.steps.max() - one.steps.min()))
+        for k, one in enumerate(all_series)
+    ]
+
+
 def value_axis(label: str, all_series: Sequence[Series], lines: Sequence[float] = ()) -> Axis:
     """An axis for some series: logarithmic where all values are positive and their range is large."""
     values = [one.value for one in all_series]
     if scale_of(*values, np.array(lines)) == "log":
         return log_axis(label, *values, np.array(lines))
-    return Axis(label)
+    kept = finite([*values, *(end for one in all_series for end in (one.low, one.high)), np.array(lines)])
+    if not kept.size or np.abs(kept).max() >= SMALL:
+        return Axis(label)
+    levels = even_levels(float(kept.min()), float(kept.max()))
+    ticks = levels[:: int(np.ceil(levels.size / TICKS))]
+    return Axis(label, "linear", None, tuple(ticks.tolist()), tick_texts(ticks))
 
 
 def level(steps: Array, height: float, look: Look, group: str = "") -> Line:

@@ -25,7 +25,6 @@ def sharpness(found: Sharpness) -> Scene:
     looks = operator_looks(found.tasks)
     panels: list[Panel] = []
     for place, form in enumerate(found.forms):
-        move = "parameter units" if form == "plain" else "relative"
         eigen = [_series(found, found.eigenvalue, found.residual, place, o) for o in range(len(found.tasks))]
         sure = [
             Series(s.steps, s.value, s.low, s.high, found.converged[:, o, place].astype(bool))
@@ -34,12 +33,9 @@ def sharpness(found: Sharpness) -> Scene:
         panels.append(_panel(f"largest eigenvalue, {form}", "loss / move\u00b2", found, sure, looks))
         worst = [_series(found, found.worst, None, place, o) for o in range(len(found.tasks))]
         first = [_series(found, found.one_step, None, place, o) for o in range(len(found.tasks))]
-        title = f"worst case, {form}, radius {found.radius[place]:.3g} ({move})"
-        panels.append(_panel(title, "rise of the loss", found, worst, looks, first))
+        panels.append(_panel(f"worst case, {form}", "rise of the loss", found, worst, looks, first))
         mean = [_series(found, found.mean_rise, found.mean_rise_stderr, place, o) for o in range(len(found.tasks))]
-        panels.append(
-            _panel(f"mean rise, {form}, sigma {found.sigma[place]:.2g}", "rise of the loss", found, mean, looks)
-        )
+        panels.append(_panel(f"mean rise, {form}", "rise of the loss", found, mean, looks))
     if np.isfinite(found.trace).any():
         traces = [Series.of(found.steps, found.trace[:, o], found.trace_stderr[:, o]) for o in range(len(found.tasks))]
         panels.append(_panel("trace", "loss / parameter\u00b2", found, traces, looks))
@@ -51,6 +47,7 @@ def sharpness(found: Sharpness) -> Scene:
         "Eigenvalues with residuals; a worst case is the largest rise that ascents found, a lower bound, and dotted "
         "that after one step along the gradient; mean rises with standard errors over "
         f"{count(found.pairs, 'pair')} of draws, the same at every snapshot.",
+        f"Radius and standard deviation of the noise: {_sizes(found)}.",
         "Adaptive forms move each parameter relative to its own size (elementwise) or to its unit's (per unit).",
         "Critical sharpness: 2 / the rate at which the loss along its own gradient is back at its start; bars are its "
         "bracket.",
@@ -65,6 +62,11 @@ def sharpness(found: Sharpness) -> Scene:
     legend = (*(Key(title_of(name), look) for name, look in looks.items()), ONE_STEP)
     legend += (UNSURE,) if loose else ()
     return Scene(f"Sharpness along training: {found.run.name}", caption, grid(tuple(panels), 3, 40.0), legend)
+
+
+def _sizes(found: Sharpness) -> str:
+    sizes = zip(found.forms, found.radius, found.sigma, strict=True)
+    return listed(f"{radius:.3g} and {sigma:.2g} ({form})" for form, radius, sigma in sizes)
 
 
 def _series(found: Sharpness, values: Array, errors: Array | None, form: int, operator: int) -> Series:
@@ -126,7 +128,7 @@ def along_updates(found: Sharpness, snapshot: int = -1) -> Scene:
         f"Rows: the update, the gradient of a loss; columns: the loss that is watched; {found.subset} parameters, "
         f"step {int(found.steps[snapshot])} of {found.run.name}.",
         "Left g_i' H_j g_i / ||g_i||\u00b2 by exact products; second differences of the loss along the update agree "
-        f"within their error in {int(gap.sum())} of {gap.size}.",
+        f"within their error in {int(gap.sum())} of {gap.size}; they alone see kinks, as of ReLU.",
         "Right 2 / the rate at which loss j along \u2212g_i is back at its start, found by line search.",
         f"{count(rises, 'loss rises', 'losses rise')} at once and {'is' if rises == 1 else 'are'} left blank: the "
         "gradients conflict."
@@ -137,9 +139,5 @@ def along_updates(found: Sharpness, snapshot: int = -1) -> Scene:
 
 
 def _log_words(panels: list[Panel]) -> str:
-    logs = [
-        panel.title.split(",")[0] + ("," + panel.title.split(",")[1] if "," in panel.title else "")
-        for panel in panels
-        if panel.y.scale == "log"
-    ]
-    return f"Logarithmic axes: {listed(logs)}." if logs else ""
+    logs = sum(panel.y.scale == "log" for panel in panels)
+    return f"Logarithmic axes in {logs} of {count(len(panels), 'panel')}." if logs else ""

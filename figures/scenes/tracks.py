@@ -14,6 +14,7 @@ from figures.style import Look
 
 LINE = Key("step-size line", Look(style.INK, dash="longdash", width=1.1))
 LOST = Key("curve lost after", Look(style.INK, marker="diamond", size=5.5, width=0.8, fill="none"))
+ONCE = Key("seen at one snapshot", Look(style.FAINT, marker="circle", size=3.0, width=0.8, fill=style.FAINT))
 GROUP = Key("in a group", Look(style.FAINT, marker="square", width=0.9).hollow)
 UNSURE = Key("not converged", DOUBT)
 FAR = 20.0
@@ -31,7 +32,8 @@ def tracked_eigenvalues(tracks: EigenvalueTracks) -> Scene:
     lost = sum(len(tracks.lost(o)) for o in range(len(tracks.tasks)))
     grouped, loose = int(tracks.grouped.sum()), int((~tracks.converged.astype(bool)).sum())
     drawn = [_line(tracks, number) is not None for number in range(len(tracks.tasks))]
-    there = ((LINE, any(drawn)), (LOST, lost), (GROUP, grouped), (UNSURE, loose))
+    once = sum(_single(tracks, o, n) for o in range(len(tracks.tasks)) for n in tracks.numbers(o))
+    there = ((LINE, any(drawn)), (LOST, lost > once), (ONCE, once), (GROUP, grouped), (UNSURE, loose))
     ends = {"largest": "Largest", "smallest": "Smallest", "both": "Largest and smallest", "magnitude": "Largest |.|"}
     what = f"P^(1/2) H P^(1/2), P {tracks.preconditioner}," if tracks.preconditioner else "the Hessian"
     caption = sentences(
@@ -39,7 +41,8 @@ def tracked_eigenvalues(tracks: EigenvalueTracks) -> Scene:
         f"these parameters: {tracks.subset}; in loss per squared parameter unit, over "
         f"{count(tracks.examples, 'evaluation example')}; run {tracks.run.name}. Bars are residuals.",
         f"{count(curves, 'curve')}, each followed by the overlap of its vector with the next snapshot's, at least "
-        f"{tracks.threshold:.2f}; {count(lost, 'curve')} lost before the end.",
+        f"{tracks.threshold:.2f}; {count(lost, 'curve')} lost before the end, {once} of all seen at one "
+        "snapshot only.",
         f"Squares: {count(grouped, 'value')} closer to another than {tracks.closeness:.1%} of the largest, or than "
         "residuals tell: the space of the group is followed."
         if grouped
@@ -58,19 +61,25 @@ def _panel(tracks: EigenvalueTracks, operator: int) -> Panel:
     curves = {number: _series(tracks, operator, number) for number in tracks.numbers(operator)}
     line = _line(tracks, operator)
     axis = value_axis("eigenvalue", list(curves.values()), [] if line is None else [line])
-    looks = style.looks(str(number) for number in curves)
+    looks = style.looks(str(number) for number in curves if not _single(tracks, operator, number))
     drawn: list[Mark] = [] if line is None else [level(tracks.steps, line, LINE.look, LINE.label)]
-    for number, series in curves.items():
-        look = looks[str(number)].but(marker="circle")
+    for number, series in sorted(curves.items(), key=lambda curve: not _single(tracks, operator, curve[0])):
+        single = _single(tracks, operator, number)
+        look = ONCE.look if single else looks[str(number)].but(marker="circle")
         rows, pairs = tracks.curve(operator, number)
         grouped = tracks.grouped[rows, operator, pairs].astype(bool)
         drawn += marks(series, look, f"curve {number + 1}", "eigenvalue", axis.scale)
         if grouped.any():
             at = (series.steps[grouped], series.value[grouped], np.full(int(grouped.sum()), 3.6))
             drawn.append(Points(*at, look.but(marker="square").hollow, f"curve {number + 1}"))
-        if number in tracks.lost(operator):
+        if number in tracks.lost(operator) and not single:
             drawn.append(Points(series.steps[-1:], series.value[-1:], np.array([6.0]), LOST.look, LOST.label))
     return Panel(title_of(tracks.tasks[operator]), Axis("step"), axis, tuple(drawn))
+
+
+def _single(tracks: EigenvalueTracks, operator: int, number: int) -> bool:
+    """Whether a curve was seen at one of several snapshots only."""
+    return len(tracks.curve(operator, number)[0]) == 1 < len(tracks.steps)
 
 
 def _series(tracks: EigenvalueTracks, operator: int, number: int) -> Series:

@@ -53,6 +53,17 @@ def test_a_lost_curve_ends_with_a_diamond_and_another_begins():
     assert of(two, Line, "curve 3")[0].x.tolist() == [20, 30]
 
 
+def test_a_curve_seen_once_is_a_grey_point():
+    single = curvature.tracks()
+    track = single.track.copy()
+    track[3, 1, 0] = 3
+    scene = scenes.tracked_eigenvalues(curvature.tracks(track=track))
+    (point,) = of(scene.panels[1], Points, "curve 4")
+    assert (point.x.tolist(), point.look.colour) == ([30], style.FAINT)
+    assert "2 of all seen at one snapshot only" in scene.caption
+    assert "seen at one snapshot" in [key.label for key in scene.legend]
+
+
 def test_groups_and_values_that_did_not_converge_are_hollow():
     one, _, average = scenes.tracked_eigenvalues(curvature.tracks()).panels
     squares = [mark for mark in of(one, Points) if mark.look.marker == "square"]
@@ -93,11 +104,11 @@ def test_sharpness_has_a_panel_a_measure_and_a_line_a_loss():
     scene = scenes.sharpness(curvature.sharpness())
     assert [panel.title for panel in scene.panels] == [
         "largest eigenvalue, plain",
-        "worst case, plain, radius 0.05 (parameter units)",
-        "mean rise, plain, sigma 0.005",
+        "worst case, plain",
+        "mean rise, plain",
         "largest eigenvalue, elementwise",
-        "worst case, elementwise, radius 0.5 (relative)",
-        "mean rise, elementwise, sigma 0.05",
+        "worst case, elementwise",
+        "mean rise, elementwise",
         "trace",
         "critical sharpness, own gradient",
     ]
@@ -109,6 +120,7 @@ def test_sharpness_has_a_panel_a_measure_and_a_line_a_loss():
     (bars,) = of(scene.panels[2], Segments, "one")
     np.testing.assert_allclose(bars.y1 - bars.y0, 2e-5 * np.arange(1, 5))
     assert "a lower bound" in scene.caption
+    assert "0.05 and 0.005 (plain) and 0.5 and 0.05 (elementwise)" in scene.caption
 
 
 def test_critical_sharpness_is_drawn_with_its_bracket_and_lines_within_reach():
