@@ -149,8 +149,9 @@ def spaces_at(operators: Mapping[str, SymmetricOperator], pairs: Mapping[str, Ei
     with np.errstate(invalid="ignore", divide="ignore"):
         known = np.degrees(np.arcsin(np.minimum(lengths / gaps, 1.0)))
     tasks = [name for name in operators if name != AVERAGE]
-    cross = np.stack([_cross(kept[name], operators, tasks) for name in kept])
-    extra = len(tasks) * len(kept) * count
+    known_losses = [task for task in tasks if np.isfinite(kept[task].values).all()]
+    cross = np.stack([_cross(found, {t: operators[t] for t in known_losses}, tasks) for found in kept.values()])
+    extra = len(known_losses) * sum(count for found in kept.values() if np.isfinite(found.vectors).all())
     return _Spaces(
         values=np.stack([found.values for found in kept.values()]),
         residuals=np.stack([found.residuals for found in kept.values()]),
@@ -165,16 +166,19 @@ def spaces_at(operators: Mapping[str, SymmetricOperator], pairs: Mapping[str, Ei
 
 
 def _cross(pairs: Eigenpairs, operators: Mapping[str, SymmetricOperator], tasks: Sequence[str]) -> Array:
-    """u' H_j u for the unit vectors u of one operator, [T + 1, k], the average last."""
+    """u' H_j u for the unit vectors u of one operator, [T + 1, k], the average last; NaN for tasks without one."""
     vectors = torch.tensor(pairs.vectors)
     if not bool(torch.isfinite(vectors).all()):
         return np.full((len(tasks) + 1, len(vectors)), np.nan)
     rows = []
     for task in tasks:
+        if task not in operators:
+            rows.append(torch.full((len(vectors),), torch.nan, dtype=torch.float64))
+            continue
         given = vectors.T.to(operators[task].device, operators[task].dtype)
         turned = by_column(operators[task], given)
-        rows.append((given.double() * turned).sum(0) / (given.double() ** 2).sum(0))
-    found = np.asarray(torch.stack(rows).cpu())
+        rows.append(((given.double() * turned).sum(0) / (given.double() ** 2).sum(0)).cpu())
+    found = np.asarray(torch.stack(rows))
     return np.concatenate([found, found.mean(0, keepdims=True)])
 
 

@@ -75,7 +75,7 @@ def most(trajectory: Trajectory, rows: Sequence[int], chosen: Measures = Measure
     count, forms, starts = len(trajectory.tasks), len(chosen.forms), 2 + chosen.ascent.random
     products = (count + 1) * forms * (chosen.accuracy.products + 1) + count**2
     gradients = (count + 1) * forms * (1 + starts * (2 + chosen.ascent.steps)) + count
-    passes = forms * (2 * chosen.pairs + 1) + (count + 1) * (6 + 2 * (count + 1) * chosen.search.octaves)
+    passes = 1 + forms * (2 * chosen.pairs + 1) + (count + 1) * (6 + 2 * (count + 1) * chosen.search.octaves)
     return Cost(len(rows) * products, len(rows) * gradients, len(rows) * passes)
 
 
@@ -164,7 +164,10 @@ def _measured(
     nothing = [np.full(size, np.nan) for size in (shape, shape, shape, shape[:1], shape[:1], *[shape] * 4)]
     spot = _Spot(0, 0, 0, *nothing)
     spot.converged = np.zeros(shape, bool)
+    finite = np.isfinite(near.losses())
     for number, (name, weights) in enumerate(zip(near.names, near.weights(), strict=True)):
+        if not finite[number]:
+            continue
         if trace is not None:
             estimate = trace(operators[name])
             spot.trace[number], spot.trace_stderr[number] = estimate.value, estimate.stderr
@@ -190,21 +193,29 @@ def _measured(
         rises = mean_rise(near, form.noise(near.size), scale, chosen.pairs, chosen.seed)
         spot.mean_rise[:, place] = [rise.value for rise in rises]
         spot.mean_rise_stderr[:, place] = [rise.stderr for rise in rises]
-    _along_updates(near, operators, chosen.search, spot)
-    tell(len(problem.names) ** 2)
-    spot.products += len(problem.names) ** 2
+    turned = _along_updates(near, operators, finite, chosen.search, spot)
+    tell(turned)
+    spot.products += turned
     spot.gradients, spot.passes = near.gradients, near.passes
     return spot
 
 
 def _along_updates(
-    near: Neighbourhood, operators: Mapping[str, SymmetricOperator], search: LineSearch, spot: _Spot
-) -> None:
-    """Curvatures and critical rates of every loss along the gradient of every task and of the average."""
+    near: Neighbourhood, operators: Mapping[str, SymmetricOperator], finite: Array, search: LineSearch, spot: _Spot
+) -> int:
+    """Curvatures and critical rates of every loss along the gradient of every task and of the average; the number of
+    products, none for losses that are not finite.
+    """
     tasks = near.every_gradient()
     gradients = torch.cat([tasks, tasks.mean(0, keepdim=True)])
     given = tasks.T.to(operators["average"].dtype)
-    turned = torch.stack([by_column(operators[name], given) for name in near.problem.names])  # [loss, n, task]
+    unknown = torch.full(given.shape, torch.nan, dtype=torch.float64, device=near.device)
+    turned = torch.stack(
+        [
+            by_column(operators[name], given) if known else unknown
+            for name, known in zip(near.problem.names, finite, strict=False)
+        ]
+    )  # [loss, n, task]
     turned = torch.cat([turned, turned.mean(0, keepdim=True)])
     turned = torch.cat([turned, turned.mean(2, keepdim=True)], 2)
     bent = np.asarray(torch.einsum("in,jni->ij", gradients, turned).cpu())
@@ -218,6 +229,7 @@ def _along_updates(
     spot.line_curvature, spot.line_curvature_error, spot.critical_low, spot.critical_high = (
         np.stack(column) for column in zip(*found, strict=True)
     )
+    return int(finite[:-1].sum()) * len(tasks)
 
 
 def _size(layout: Layout, on: Subset) -> int:

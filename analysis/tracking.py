@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from analysis.matching import Followed, Matching, begin, follow
+from analysis.neighbourhood import Neighbourhood
 from analysis.operators import SymmetricOperator, hessians
 from analysis.results import AVERAGE, Array, Eigenpairs, EigenvalueTracks
 from analysis.scaling import ScaledOperator
@@ -70,9 +71,10 @@ def pairs_along(
     """The eigenpairs of every task's Hessian and of the average at some snapshots, one snapshot after the other.
 
     Each Lanczos run starts from the vectors found at the snapshot before, whose sum it takes, and a little of a random
-    one; residuals are from fresh products all the same. `tell` is told the products of every operator as it is done.
+    one; residuals are from fresh products all the same. A loss that is not finite at a snapshot has pairs of NaN there.
+    `tell` is told the products of every operator as it is done.
 
-    Cost: (T + 1) runs of `top_eigenpairs` a snapshot.
+    Cost: (T + 1) runs of `top_eigenpairs` and a forward pass a snapshot.
     """
     problem.layout.require(trajectory.layout, str(trajectory.path))
     size = chosen.size(problem.layout)
@@ -82,8 +84,12 @@ def pairs_along(
         if preconditioned is not None:
             roots = torch.from_numpy(np.sqrt(preconditioned.diagonals(row)))
             operators = {n: ScaledOperator(op, root) for (n, op), root in zip(operators.items(), roots, strict=True)}
+        losses = Neighbourhood(problem, trajectory.theta[row], trajectory.buffers[row], chosen.on).losses()
         pairs: dict[str, Eigenpairs] = {}
-        for name, operator in operators.items():
+        for (name, operator), loss in zip(operators.items(), losses, strict=True):
+            if not np.isfinite(loss):
+                pairs[name] = _unknown(size, operator.size, chosen.end)
+                continue
             found = top_eigenpairs(operator, size, chosen.end, chosen.accuracy, chosen.seed, warm.get(name))
             if np.isfinite(found.values).all():
                 warm[name] = torch.from_numpy(found.vectors.sum(0))
@@ -108,8 +114,8 @@ def along(
 ) -> EigenvalueTracks:
     """Eigenvalues of every task's Hessian and of the average along a run, followed by the overlap of their vectors.
 
-    See `analysis.matching` for when a curve goes on and when it ends. At a snapshot where an operator's products are
-    not finite all its curves end. The step-size line is that of `analysis.stability`; with Adam there is one for the
+    See `analysis.matching` for when a curve goes on and when it ends. At a snapshot where a loss is not finite all its
+    curves end. The step-size line is that of `analysis.stability`; with Adam there is one for the
     `preconditioned` Hessian only.
 
     Cost: that of `pairs_along`; T + 1 products of [k, n] and [n, k] beside it, and k (T + 1) vectors in float64.
@@ -160,6 +166,14 @@ def operators_at(problem: Problem, theta: Array, buffers: Array, on: Subset) -> 
     view = copy.copy(problem)
     view.layout = Layout(slots)
     return hessians(view, theta, buffers)
+
+
+def _unknown(count: int, size: int, end: str) -> Eigenpairs:
+    nothing = np.full(count, np.nan)
+    vectors = np.full((count, size), np.nan)
+    return Eigenpairs(
+        values=nothing, vectors=vectors, residuals=nothing, converged=np.zeros(count, bool), end=end, products=0
+    )
 
 
 class _Kept:

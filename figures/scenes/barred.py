@@ -80,7 +80,9 @@ def value_axis(label: str, all_series: Sequence[Series], lines: Sequence[float] 
     if not kept.size or np.abs(kept).max() >= SMALL:
         return Axis(label)
     levels = even_levels(float(kept.min()), float(kept.max()))
-    ticks = levels[:: int(np.ceil(levels.size / TICKS))]
+    every = int(np.ceil(levels.size / TICKS))
+    zero = int(np.argmin(np.abs(levels))) % every
+    ticks = np.where(np.abs(levels) < 1e-9 * np.abs(levels).max(), 0.0, levels)[zero::every]
     return Axis(label, "linear", None, tuple(ticks.tolist()), tick_texts(ticks))
 
 
