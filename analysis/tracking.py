@@ -147,6 +147,25 @@ def along(
     )
 
 
+def by_layer(
+    problem: Problem,
+    trajectory: Trajectory,
+    rows: Sequence[int],
+    chosen: Spectrum = Spectrum(),
+    how: Matching = Matching(),
+    tell: Tell = lambda products: None,
+) -> dict[str, EigenvalueTracks]:
+    """As `along` for the parameters of every module by itself, by the module's name: those of the shared parameters.
+
+    A layer's Hessian is a block on the diagonal of the whole one, whose largest eigenvalue it cannot exceed.
+    `chosen.on` is not looked at. Cost: that of `along` for each of the modules.
+    """
+    return {
+        module: along(problem, trajectory, rows, replace(chosen, on=subset), how, tell)
+        for module, subset in layers(problem.layout).items()
+    }
+
+
 def layers(layout: Layout, owner: str | None = SHARED) -> dict[str, Named]:
     """The tensors of every module as a subset, by the module's name, for curvature layer by layer.
 

@@ -14,9 +14,9 @@ from figures.scenes.landscapes import significant, surface, surface_relief
 from figures.scenes.learning import rate_search, training
 from figures.scenes.lines import profile
 from figures.scenes.sampled import interpolation, profile_ensemble, surface_ensemble
-from figures.scenes.sharpness import along_updates, sharpness
+from figures.scenes.sharpness import along_updates, sharpness, sharpness_of_runs
 from figures.scenes.spectra import eigenvalues
-from figures.scenes.tracks import tracked_eigenvalues
+from figures.scenes.tracks import layer_eigenvalues, tracked_eigenvalues
 from figures.scenes.verdicts import comparisons
 
 __all__ = [
@@ -32,12 +32,14 @@ __all__ = [
     "gap",
     "gradient_agreement",
     "interpolation",
+    "layer_eigenvalues",
     "principal_angles",
     "profile",
     "profile_ensemble",
     "rate_search",
     "shares",
     "sharpness",
+    "sharpness_of_runs",
     "significant",
     "surface",
     "surface_ensemble",

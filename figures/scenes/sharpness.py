@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from analysis.results import AVERAGE, Array, Sharpness
@@ -9,7 +11,7 @@ from figures import style
 from figures.marks import Axis, Key, Mark, Panel, Row, Scene, grid
 from figures.scenes.barred import DOUBT, Series, broken, level, marks, operator_looks, title_of, value_axis
 from figures.scenes.matrices import matrix_panel
-from figures.scenes.words import count, excluded, listed, sentences
+from figures.scenes.words import count, excluded, listed, seeds_of, sentences
 from figures.style import Look
 
 ONE_STEP = Key("after one step along the gradient", Look(style.FAINT, dash="dot", width=1.0))
@@ -112,6 +114,58 @@ def _critical(found: Sharpness, looks: dict[str, Look]) -> Panel:
     for name, series in zip(found.tasks, lines, strict=True):
         drawn += marks(series, looks[name], title_of(name), "critical sharpness", axis.scale)
     return Panel("critical sharpness, own gradient", Axis("step"), axis, tuple(drawn))
+
+
+def sharpness_of_runs(found: Sequence[Sharpness], form: str = "plain", order: Sequence[str] = ()) -> Scene:
+    """Largest eigenvalue, worst case and mean rise of every loss, one row a loss and one line a run: which strategy
+    ends in flatter places?
+    """
+    kept = [one for one in found if form in one.forms]
+    if not kept:
+        raise ValueError(f"expected records with the form {form!r}, got {len(found)} without: choose another form")
+    looks = style.looks([*order, *(one.run.label for one in kept)])
+    measures = {
+        "largest eigenvalue": ("eigenvalue", "residual"),
+        "worst case": ("worst", ""),
+        "mean rise": ("mean_rise", "mean_rise_stderr"),
+    }
+    operators = tuple(dict.fromkeys(name for one in kept for name in one.tasks))
+    panels = tuple(
+        _runs_panel(name, words, fields, [one for one in kept if name in one.tasks], form, looks)
+        for name in operators
+        for words, fields in measures.items()
+    )
+    labels = dict.fromkeys(one.run.label for one in kept)
+    caption = sentences(
+        f"Sharpness in the form {form} on these parameters: {listed(sorted({one.subset for one in kept}))}; one line a "
+        f"run, {seeds_of([one.run for one in kept])}.",
+        "Bars: residuals of eigenvalues and standard errors of mean rises. A worst case is a lower bound.",
+        f"Logarithmic axes in {sum(p.y.scale == 'log' for p in panels)} of {count(len(panels), 'panel')}.",
+        "Runs that were stepped differently have moved differently at equal steps.",
+    )
+    legend = tuple(Key(label, looks[label]) for label in labels)
+    return Scene("Which strategy is in flatter places?", caption, grid(panels, 3, 38.0), legend)
+
+
+def _runs_panel(
+    operator: str,
+    words: str,
+    fields: tuple[str, str],
+    found: Sequence[Sharpness],
+    form: str,
+    looks: dict[str, Look],
+) -> Panel:
+    lines = []
+    for one in found:
+        at = (slice(None), one.tasks.index(operator), one.forms.index(form))
+        error = getattr(one, fields[1])[at] if fields[1] else None
+        sure = one.converged[at] if fields[0] == "eigenvalue" else None
+        lines.append(Series.of(one.steps, getattr(one, fields[0])[at], error, sure))
+    axis = value_axis("loss / move\u00b2" if fields[0] == "eigenvalue" else "rise of the loss", lines)
+    drawn: list[Mark] = []
+    for one, series in zip(found, lines, strict=True):
+        drawn += marks(series, looks[one.run.label], one.run.label, words, axis.scale)
+    return Panel(f"{words}, {AVERAGE if operator == AVERAGE else operator}", Axis("step"), axis, tuple(drawn))
 
 
 def along_updates(found: Sharpness, snapshot: int = -1) -> Scene:

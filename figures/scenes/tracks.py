@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 
 from analysis.results import EigenvalueTracks
@@ -55,6 +57,33 @@ def tracked_eigenvalues(tracks: EigenvalueTracks) -> Scene:
     )
     title = f"Eigenvalues followed along training: {tracks.run.name}"
     return Scene(title, caption, grid(panels, 2, 48.0), tuple(key for key, seen in there if seen))
+
+
+def layer_eigenvalues(by_layer: Mapping[str, EigenvalueTracks]) -> Scene:
+    """The first eigenvalue of every layer's own block of the Hessian along one run, a panel a loss, a line a layer."""
+    first = next(iter(by_layer.values()))
+    looks = style.looks(by_layer)
+    panels = []
+    for operator, name in enumerate(first.tasks):
+        series = {
+            layer: Series.of(
+                t.steps, t.values[:, operator, 0], t.residuals[:, operator, 0], t.converged[:, operator, 0]
+            )
+            for layer, t in by_layer.items()
+        }
+        axis = value_axis("eigenvalue", list(series.values()))
+        drawn = [m for layer, one in series.items() for m in marks(one, looks[layer], layer, "eigenvalue", axis.scale)]
+        panels.append(Panel(title_of(name), Axis("step"), axis, tuple(drawn)))
+    loose = int(sum((~t.converged[..., 0].astype(bool)).sum() for t in by_layer.values()))
+    caption = sentences(
+        f"First eigenvalue of the Hessian of each loss on the parameters of one layer, the others held fixed; over "
+        f"{count(first.examples, 'evaluation example')}; run {first.run.name}. Bars are residuals.",
+        f"{count(loose, 'value')} did not converge." if loose else "All values converged.",
+        _log_words(tuple(panels)),
+        excluded(broken(*(t.values[..., 0] for t in by_layer.values())), "eigenvalues"),
+    )
+    legend = (*(Key(layer, look) for layer, look in looks.items()), *((UNSURE,) if loose else ()))
+    return Scene(f"Eigenvalues layer by layer: {first.run.name}", caption, grid(tuple(panels), 2, 48.0), legend)
 
 
 def _panel(tracks: EigenvalueTracks, operator: int) -> Panel:

@@ -154,6 +154,19 @@ def test_layers_are_the_modules_tensors():
     assert list(tracking.layers(cases.make("tied weights").layout)) == ["first", "second", "third"]
 
 
+def test_every_layer_is_tracked_by_itself_and_is_no_sharper_than_the_whole(tmp_path):
+    problem = cases.make()
+    theta = problem.initial(0)[0].numpy()
+    trajectory = write_run(tmp_path / "run.h5", theta[None], problem.layout, tasks=problem.names)
+    chosen = Spectrum(1, accuracy=TIGHT)
+    found = tracking.by_layer(problem, trajectory, [0], chosen)
+    whole = tracking.along(problem, trajectory, [0], chosen)
+    assert list(found) == ["first", "second"]
+    for module, tracks in found.items():
+        assert tracks.subset == f"{module}.weight, {module}.bias"
+        assert (tracks.values <= whole.values + 1e-9).all(), "eigenvalues of a block interlace"
+
+
 def test_a_scaled_operator_is_the_scaled_matrix():
     operator, matrix = operator_with(np.linspace(-1, 3, 7))
     d = torch.linspace(0.5, 2, 7, dtype=torch.float64)

@@ -9,7 +9,7 @@ import figures
 from figures import scenes, style
 from figures.curvature_tables import agreement_table, shares_table, sharpness_table, tracks_table
 from figures.marks import Band, Cells, Line, Mark, Panel, Points, Segments
-from tests.figures import curvature
+from tests.figures import curvature, records
 
 
 def of(panel: Panel, kind: type[Mark], group: str = "") -> list[Mark]:
@@ -19,6 +19,10 @@ def of(panel: Panel, kind: type[Mark], group: str = "") -> list[Mark]:
 SCENES = {
     "tracks": lambda: scenes.tracked_eigenvalues(curvature.tracks()),
     "sharpness": lambda: scenes.sharpness(curvature.sharpness()),
+    "runs": lambda: scenes.sharpness_of_runs(
+        [curvature.sharpness(), curvature.sharpness(run=records.run("independent"))], order=("averaged",)
+    ),
+    "layers": lambda: scenes.layer_eigenvalues({"first": curvature.tracks(), "second": curvature.tracks()}),
     "updates": lambda: scenes.along_updates(curvature.sharpness()),
     "angles": lambda: scenes.principal_angles(curvature.agreement()),
     "cross": lambda: scenes.cross_curvature(curvature.agreement()),
@@ -136,6 +140,30 @@ def test_without_a_trace_there_is_no_panel_of_it():
     nothing = np.full((4, 3), np.nan)
     scene = scenes.sharpness(curvature.sharpness(trace=nothing, trace_stderr=nothing))
     assert "trace" not in [panel.title for panel in scene.panels]
+
+
+def test_runs_are_compared_measure_by_measure_in_the_looks_of_their_strategies():
+    found = [curvature.sharpness(run=records.run(label)) for label in ("averaged", "independent")]
+    scene = scenes.sharpness_of_runs(found, "elementwise")
+    assert [panel.title for panel in scene.panels[:3]] == [
+        "largest eigenvalue, one",
+        "worst case, one",
+        "mean rise, one",
+    ]
+    lines = of(scene.panels[3], Line)
+    assert [line.group for line in lines] == ["averaged", "independent"]
+    np.testing.assert_allclose(lines[0].y, 0.2 * np.arange(1, 5))
+    assert [key.label for key in scene.legend] == ["averaged", "independent"]
+    with pytest.raises(ValueError, match="expected records with the form 'filter', got 2 without"):
+        scenes.sharpness_of_runs(found, "filter")
+
+
+def test_layers_are_lines_of_their_first_eigenvalue():
+    other = curvature.tracks(values=2 * curvature.tracks().values)
+    scene = scenes.layer_eigenvalues({"first": curvature.tracks(), "second": other})
+    lines = of(scene.panels[0], Line)
+    assert [line.group for line in lines] == ["first", "second"]
+    assert lines[1].y.tolist() == [8.0, 7.0, 7.0, 8.0]
 
 
 def test_matrices_have_the_update_in_the_row_and_blanks_where_a_loss_rises_at_once():
