@@ -7,16 +7,9 @@ timing depends on: chosen anew each time, the same command could give other last
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
-import os
-import platform
 from dataclasses import dataclass
-from pathlib import Path
 
-import torch
-
-from analysis import engines, recipes, tuning
+from analysis import engines, kept_choices, recipes, tuning
 from analysis.engines import Bfloat16, Compiled, Engine, Sequential
 from analysis.examples import evaluation
 from analysis.points import Conditions
@@ -25,7 +18,6 @@ from analysis.settings import SurfaceSettings
 from analysis.tuning import Budget
 from landscape.errors import LandscapeError
 from landscape.problem import Problem
-from landscape.provenance import versions
 
 LIMITS = {"compiled": 1e-4, "bfloat16": 0.25}
 """Largest relative change of a loss that passes: roundings in another order; eight bits of every number."""
@@ -94,53 +86,25 @@ def _timed(engine: Engine, problem: Problem, space: Subspace, conditions: Condit
 
 def _kept(problem: Problem, space: Subspace, conditions: Conditions, allowed: int) -> Chosen:
     """The engine kept for this machine, or one chosen now and kept."""
-    path = _cache_folder() / "engines.json"
     key = _key(problem, conditions, allowed)
-    known = _read(path)
+    known = kept_choices.find("engines", key)
     with contextlib.suppress(KeyError, TypeError, ValueError):
-        return Chosen(engines.parse(str(known[key]["engine"])), float(known[key]["seconds"]), int(known[key]["bytes"]))
+        return Chosen(engines.parse(str(known["engine"])), float(known["seconds"]), int(known["bytes"]))
     found = tuning.choose(problem, space, conditions, Budget(allowed))
-    _write(path, {**known, key: {"engine": repr(found.engine), "seconds": found.seconds, "bytes": found.bytes}})
+    kept_choices.keep("engines", key, {"engine": repr(found.engine), "seconds": found.seconds, "bytes": found.bytes})
     return Chosen(found.engine, found.seconds, found.bytes)
 
 
 def _key(problem: Problem, conditions: Conditions, allowed: int) -> str:
     """All that a timing depends on, hashed."""
-    device = problem.device
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
-    parts = {
-        "layout": [problem.layout.hash, problem.buffer_layout.size, str(problem.dtype), problem.names],
-        "model": str(problem.model),
-        "examples": [(conditions.examples or evaluation(problem)).hash, problem.micro_batch],
-        "conditions": [conditions.statistics.words(problem), conditions.heads.label],
-        "device": [str(device), name, platform.node(), os.cpu_count()],
-        "memory": allowed,
-        "versions": versions(),
-    }
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "landscape"
-
-
-def _read(path: Path) -> dict[str, dict[str, str | float]]:
-    """What is kept; nothing where it cannot be read."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _write(path: Path, known: dict[str, dict[str, str | float]]) -> None:
-    """Whole or not at all. A cache that cannot be written costs time only."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    with contextlib.suppress(OSError, RuntimeError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_text(json.dumps(known, indent=1), encoding="utf-8")
-        os.replace(fresh, path)
+    return kept_choices.key_of(
+        problem,
+        {
+            "examples": [(conditions.examples or evaluation(problem)).hash, problem.micro_batch],
+            "conditions": [conditions.statistics.words(problem), conditions.heads.label],
+            "memory": allowed,
+        },
+    )
 
 
 def _duration(seconds: float) -> str:

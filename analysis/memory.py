@@ -30,6 +30,19 @@ def peak(work: Callable[[], object], device: torch.device) -> int:
         work()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
+    return _counted(work).peak
+
+
+def held(work: Callable[[], object], device: torch.device) -> int:
+    """Bytes of tensors that are still held when the work is done, counted as by `peak`. The work runs once."""
+    if device.type == "cuda":
+        before = torch.cuda.memory_allocated(device)
+        work()
+        return torch.cuda.memory_allocated(device) - before
+    return _counted(work).now
+
+
+def _counted(work: Callable[[], object]) -> _Storages:
     storages, fused = _Storages(), torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
@@ -37,7 +50,7 @@ def peak(work: Callable[[], object], device: torch.device) -> int:
             work()
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)
-    return storages.peak
+    return storages
 
 
 @dataclass(frozen=True)
@@ -90,7 +103,7 @@ class _Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0
-        self._now = 0
+        self.now = 0
         self._held: dict[int, weakref.ref[torch.UntypedStorage]] = {}
 
     @classmethod
@@ -112,12 +125,12 @@ class _Storages(TorchDispatchMode):  # type: ignore[no-untyped-call]
         key, size = storage._cdata, storage.nbytes()
 
         def freed(_: object) -> None:
-            self._now -= size
+            self.now -= size
             del self._held[key]
 
         self._held[key] = weakref.ref(storage, freed)
-        self._now += size
-        self.peak = max(self.peak, self._now)
+        self.now += size
+        self.peak = max(self.peak, self.now)
 
 
 def _storages(tree: Any) -> list[torch.UntypedStorage]:
