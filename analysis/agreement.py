@@ -11,7 +11,7 @@ import torch
 from scipy.linalg import subspace_angles
 
 from analysis.gradients import Gradients, gradients_at, pieces_of
-from analysis.neighbourhood import Neighbourhood, by_column
+from analysis.neighbourhood import Neighbourhood
 from analysis.operators import SymmetricOperator
 from analysis.results import AVERAGE, Array, Check, Eigenpairs, TaskAgreement
 from analysis.spectra import Accuracy
@@ -176,7 +176,7 @@ def _cross(pairs: Eigenpairs, operators: Mapping[str, SymmetricOperator], tasks:
             rows.append(torch.full((len(vectors),), torch.nan, dtype=torch.float64))
             continue
         given = vectors.T.to(operators[task].device, operators[task].dtype)
-        turned = by_column(operators[task], given)
+        turned = (operators[task] @ given).double()
         rows.append(((given.double() * turned).sum(0) / (given.double() ** 2).sum(0)).cpu())
     found = np.asarray(torch.stack(rows))
     return np.concatenate([found, found.mean(0, keepdims=True)])

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.operators import SymmetricOperator
 from analysis.results import AVERAGE, Array
 from analysis.subsets import Shared, Subset
 from landscape.data import Batch
@@ -117,8 +116,3 @@ def _gradient(summed: Tensor, there: Tensor, retain: bool) -> Tensor:
         return torch.zeros_like(there)
     (found,) = torch.autograd.grad(summed, there, retain_graph=retain, materialize_grads=True)
     return found
-
-
-def by_column(operator: SymmetricOperator, block: Tensor) -> Tensor:
-    """An operator's products with the columns of a block [n, k], in float64."""
-    return torch.stack([(operator @ column).double() for column in block.unbind(1)], 1)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from analysis.operators import SymmetricOperator
+from analysis.operators import Operator, SymmetricOperator
 from analysis.results import Array
 from landscape.errors import LandscapeError
 from landscape.trajectory import Layout
@@ -74,7 +74,7 @@ class PerUnit:
 
 
 @dataclass(frozen=True, eq=False)
-class ScaledOperator:
+class ScaledOperator(Operator):
     """D A D for an operator A and a diagonal D [n]: A in the parameters e, theta = D e. One product of A a product."""
 
     operator: SymmetricOperator
@@ -99,9 +99,13 @@ class ScaledOperator:
     def device(self) -> torch.device:
         return self.operator.device
 
-    def __matmul__(self, vectors: Tensor) -> Tensor:
-        scale = self.diagonal.to(self.device, self.dtype).reshape(-1, *[1] * (vectors.ndim - 1))
-        return scale * (self.operator @ (scale * vectors))
+    def _product(self, vector: Tensor) -> Tensor:
+        scale = self.diagonal.to(self.device, self.dtype)
+        return scale * (self.operator @ (scale * vector))
+
+    def _products(self, block: Tensor) -> Tensor:
+        scale = self.diagonal.to(self.device, self.dtype)[:, None]
+        return scale * (self.operator @ (scale * block))
 
 
 def scale_on(scale: Scale, layout: Layout, theta: Array, spans: Sequence[slice]) -> Tensor:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from analysis.critical import LineSearch, critical_rates, line_curvature
-from analysis.neighbourhood import Neighbourhood, by_column
-from analysis.operators import SymmetricOperator
+from analysis.neighbourhood import Neighbourhood
+from analysis.operators import SymmetricOperator, hessians
 from analysis.perturbations import Ascent, mean_rise, worst_case
 from analysis.results import Array, Estimate, Sharpness
 from analysis.scaling import Elementwise, Plain, Scale, ScaledOperator, scale_on
@@ -19,7 +19,6 @@ from analysis.spectra import Accuracy, top_eigenpairs
 from analysis.stability import step_line
 from analysis.subsets import Everything, Shared, Subset
 from analysis.subspaces import run_of
-from analysis.tracking import operators_at
 from landscape.errors import LandscapeError
 from landscape.problem import Problem
 from landscape.trajectory import Layout, Trajectory
@@ -159,7 +158,7 @@ def _measured(
     tell: Callable[[int], None],
 ) -> _Spot:
     near = Neighbourhood(problem, theta, buffers, chosen.on)
-    operators = operators_at(problem, theta, buffers, chosen.on)
+    operators = hessians(problem, theta, buffers, chosen.on)
     shape = (len(operators), len(chosen.forms))
     nothing = [np.full(size, np.nan) for size in (shape, shape, shape, shape[:1], shape[:1], *[shape] * 4)]
     spot = _Spot(0, 0, 0, *nothing)
@@ -212,7 +211,7 @@ def _along_updates(
     unknown = torch.full(given.shape, torch.nan, dtype=torch.float64, device=near.device)
     turned = torch.stack(
         [
-            by_column(operators[name], given) if known else unknown
+            (operators[name] @ given).double() if known else unknown
             for name, known in zip(near.problem.names, finite, strict=False)
         ]
     )  # [loss, n, task]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -16,10 +15,10 @@ from analysis.results import AVERAGE, Array, Eigenpairs, EigenvalueTracks
 from analysis.scaling import ScaledOperator
 from analysis.spectra import Accuracy, top_eigenpairs
 from analysis.stability import step_line
-from analysis.subsets import Everything, Named, Shared, Subset
+from analysis.subsets import Everything, Shared, Subset, layers
 from analysis.subspaces import run_of
 from landscape.problem import Problem
-from landscape.trajectory import SHARED, UNUSED, Layout, Trajectory
+from landscape.trajectory import Layout, Trajectory
 
 Tell = Callable[[int], None]
 
@@ -80,7 +79,9 @@ def pairs_along(
     size = chosen.size(problem.layout)
     warm: dict[str, torch.Tensor] = {}
     for row in rows:
-        operators = operators_at(problem, trajectory.theta[row], trajectory.buffers[row], chosen.on)
+        operators: Mapping[str, SymmetricOperator] = hessians(
+            problem, trajectory.theta[row], trajectory.buffers[row], chosen.on
+        )
         if preconditioned is not None:
             roots = torch.from_numpy(np.sqrt(preconditioned.diagonals(row)))
             operators = {n: ScaledOperator(op, root) for (n, op), root in zip(operators.items(), roots, strict=True)}
@@ -155,36 +156,15 @@ def by_layer(
     how: Matching = Matching(),
     tell: Tell = lambda products: None,
 ) -> dict[str, EigenvalueTracks]:
-    """As `along` for the parameters of every module by itself, by the module's name: those of the shared parameters.
+    """As `along` for the parameters of every module by itself, by the module's name: those that `chosen.on` has.
 
     A layer's Hessian is a block on the diagonal of the whole one, whose largest eigenvalue it cannot exceed.
-    `chosen.on` is not looked at. Cost: that of `along` for each of the modules.
+    Cost: that of `along` for each of the modules.
     """
     return {
         module: along(problem, trajectory, rows, replace(chosen, on=subset), how, tell)
-        for module, subset in layers(problem.layout).items()
+        for module, subset in layers(problem.layout, chosen.on).items()
     }
-
-
-def layers(layout: Layout, owner: str | None = SHARED) -> dict[str, Named]:
-    """The tensors of every module as a subset, by the module's name, for curvature layer by layer.
-
-    `owner` chooses the shared parameters, a task's head by its name, or with None all that some task reaches.
-    """
-    found: dict[str, list[str]] = {}
-    for slot in layout.slots:
-        if slot.owner != UNUSED and owner in (None, slot.owner) and slot.size:
-            found.setdefault(slot.name.rpartition(".")[0] or slot.name, []).append(slot.name)
-    return {module: Named(*tensors) for module, tensors in found.items()}
-
-
-def operators_at(problem: Problem, theta: Array, buffers: Array, on: Subset) -> Mapping[str, SymmetricOperator]:
-    """The Hessian of every task and of the average with respect to a subset of the parameters, by name."""
-    inside = {offset for span in on.spans(problem.layout) for offset in range(span.start, span.stop)}
-    slots = tuple(replace(s, owner=SHARED if s.offset in inside else UNUSED) for s in problem.layout.slots)
-    view = copy.copy(problem)
-    view.layout = Layout(slots)
-    return hessians(view, theta, buffers)
 
 
 def _unknown(count: int, size: int, end: str) -> Eigenpairs:

@@ -15,9 +15,9 @@ from analysis.agreement import Compared, random_angles
 from analysis.archive import Entry
 from analysis.gradients import gradients_at, pieces_of
 from analysis.neighbourhood import Neighbourhood
+from analysis.operators import hessians
 from analysis.spectra import Accuracy
 from analysis.subsets import Named
-from analysis.tracking import operators_at
 from landscape import problems
 from landscape.errors import LandscapeError
 from tests.analysis import cases, turning
@@ -38,7 +38,7 @@ def network(tmp_path_factory):
     theta, buffers = (part.numpy() for part in problem.initial(0))
     run = write_run(tmp_path_factory.mktemp("runs") / "run.h5", theta[None], problem.layout, tasks=problem.names)
     chosen = Compared(3, batch=2, accuracy=TIGHT, draws=50)
-    matrices = [dense(op) for op in operators_at(problem, theta, buffers, chosen.on).values()]
+    matrices = [dense(op) for op in hessians(problem, theta, buffers, chosen.on).values()]
     return problem, theta, buffers, matrices, agreement.along(problem, run, [0], chosen)
 
 

@@ -11,6 +11,7 @@ import torch
 from analysis import archive, tracking
 from analysis.archive import Entry
 from analysis.matching import Matching
+from analysis.operators import hessians
 from analysis.scaling import ScaledOperator
 from analysis.spectra import Accuracy
 from analysis.stability import step_line
@@ -128,9 +129,9 @@ def test_the_smallest_values_and_one_task_alone(tmp_path):
 def test_subsets_are_principal_blocks_of_the_whole_hessian(on, tmp_path):
     problem = cases.make()
     theta, buffers = (part.numpy() for part in problem.initial(0))
-    whole = dense(tracking.operators_at(problem, theta, buffers, Everything())["two"])
+    whole = dense(hessians(problem, theta, buffers, Everything())["two"])
     index = np.concatenate([np.arange(s.start, s.stop) for s in on.spans(problem.layout)])
-    block = dense(tracking.operators_at(problem, theta, buffers, on)["two"])
+    block = dense(hessians(problem, theta, buffers, on)["two"])
     np.testing.assert_allclose(block, whole[np.ix_(index, index)], atol=1e-14)
     trajectory = write_run(tmp_path / "run.h5", theta[None], problem.layout, tasks=problem.names)
     tracks = tracking.along(problem, trajectory, [0], Spectrum(2, on=on, accuracy=TIGHT))
@@ -143,17 +144,6 @@ def dense(operator):
     return torch.stack([operator @ e for e in torch.eye(operator.size, dtype=operator.dtype)]).numpy()
 
 
-def test_layers_are_the_modules_tensors():
-    layout = cases.make().layout
-    assert {name: one.patterns for name, one in tracking.layers(layout).items()} == {
-        "first": ("first.weight", "first.bias"),
-        "second": ("second.weight", "second.bias"),
-    }
-    assert list(tracking.layers(layout, "two")) == ["two"]
-    assert list(tracking.layers(layout, None)) == ["first", "second", "one", "two"]
-    assert list(tracking.layers(cases.make("tied weights").layout)) == ["first", "second", "third"]
-
-
 def test_every_layer_is_tracked_by_itself_and_is_no_sharper_than_the_whole(tmp_path):
     problem = cases.make()
     theta = problem.initial(0)[0].numpy()
@@ -163,7 +153,7 @@ def test_every_layer_is_tracked_by_itself_and_is_no_sharper_than_the_whole(tmp_p
     whole = tracking.along(problem, trajectory, [0], chosen)
     assert list(found) == ["first", "second"]
     for module, tracks in found.items():
-        assert tracks.subset == f"{module}.weight, {module}.bias"
+        assert tracks.subset == module
         assert (tracks.values <= whole.values + 1e-9).all(), "eigenvalues of a block interlace"
 
 
