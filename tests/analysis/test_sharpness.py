@@ -265,6 +265,18 @@ def test_gradients_and_losses_of_a_neighbourhood_are_autograds_of_the_plain_loss
     assert not near.every_gradient()[1].any(), "task two does not reach `second`"
 
 
+@pytest.mark.parametrize("kind", cases.KINDS)
+def test_losses_and_gradients_are_those_of_the_module_whatever_is_awkward_about_it(kind):
+    problem = cases.make(kind)
+    theta, buffers = problem.initial(0)
+    near = Neighbourhood(problem, theta.numpy(), buffers.numpy())
+    np.testing.assert_allclose(near.losses()[:-1], cases.plain_losses(problem, theta.numpy(), buffers), rtol=1e-13)
+    direction = torch.linspace(-1, 1, near.size, dtype=torch.float64)
+    slopes = (near.every_gradient() @ direction).numpy()
+    rise = (near.losses(1e-5 * direction) - near.losses(-1e-5 * direction)) / 2e-5
+    np.testing.assert_allclose(slopes, rise[:-1], atol=1e-8)  # central differences: 1e-10 of third derivatives
+
+
 def test_a_record_has_all_measures_counts_them_and_comes_back_from_a_file(tmp_path):
     problem, _ = quadratic(spread=0.5)
     run = write_run(
