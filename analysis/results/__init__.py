@@ -4,6 +4,7 @@ Every array field states its named dimensions and its unit beside it; `analysis.
 A record never changes a measured value: logarithms, clipping and smoothing happen when a scene is made.
 """
 
+from analysis.results.agreement import TaskAgreement
 from analysis.results.base import AVERAGE, Array, Check, Estimate, Record, Run
 from analysis.results.curvature import Eigenpairs, EigenvalueHistory
 from analysis.results.densities import Curve, Density, Moments, SpectrumSummary
@@ -20,6 +21,7 @@ from analysis.results.surfaces import (
     SurfaceShape,
     Values,
 )
+from analysis.results.tracking import EigenvalueTracks, Sharpness
 from analysis.results.training import RateSearch, Training
 
 __all__ = [
@@ -35,6 +37,7 @@ __all__ = [
     "Eigenpairs",
     "EigenvalueHistory",
     "EigenvalueIntervals",
+    "EigenvalueTracks",
     "Estimate",
     "Exploration",
     "Faithfulness",
@@ -51,11 +54,13 @@ __all__ = [
     "Record",
     "Run",
     "Shadow",
+    "Sharpness",
     "SpectrumSummary",
     "Subspace",
     "Surface",
     "SurfaceEnsemble",
     "SurfaceShape",
+    "TaskAgreement",
     "Training",
     "Values",
 ]

@@ -5,6 +5,7 @@ Strategies get their looks in order of first appearance; `order` names labels th
 one report agree.
 """
 
+from figures.scenes.agreement import cross_curvature, eigenvalue_shares, gradient_agreement, principal_angles
 from figures.scenes.conflicts import conflict_map
 from figures.scenes.densities import cumulative, densities_along, density
 from figures.scenes.differences import difference
@@ -14,31 +15,42 @@ from figures.scenes.landscapes import significant, surface, surface_relief
 from figures.scenes.learning import rate_search, training
 from figures.scenes.lines import profile
 from figures.scenes.sampled import interpolation, profile_ensemble, surface_ensemble
+from figures.scenes.sharpness import along_updates, sharpness, sharpness_of_runs
 from figures.scenes.spectra import eigenvalues
 from figures.scenes.spectrum_numbers import spectrum_compared, spectrum_numbers
+from figures.scenes.tracks import layer_eigenvalues, tracked_eigenvalues
 from figures.scenes.verdicts import comparisons
 
 __all__ = [
+    "along_updates",
     "comparisons",
     "conflict_map",
+    "cross_curvature",
     "cumulative",
     "densities_along",
     "density",
     "difference",
     "distance_matrix",
+    "eigenvalue_shares",
     "eigenvalues",
     "exploration",
     "gap",
+    "gradient_agreement",
     "interpolation",
+    "layer_eigenvalues",
+    "principal_angles",
     "profile",
     "profile_ensemble",
     "rate_search",
     "shares",
+    "sharpness",
+    "sharpness_of_runs",
     "significant",
     "spectrum_compared",
     "spectrum_numbers",
     "surface",
     "surface_ensemble",
     "surface_relief",
+    "tracked_eigenvalues",
     "training",
 ]
