@@ -4,6 +4,7 @@ Every array field states its named dimensions and its unit beside it; `analysis.
 A record never changes a measured value: logarithms, clipping and smoothing happen when a scene is made.
 """
 
+from analysis.results.alternation import HELPS, HURTS, UNDECIDED, Alternation
 from analysis.results.base import AVERAGE, Array, Check, Estimate, Record, Run
 from analysis.results.curvature import Eigenpairs, EigenvalueHistory
 from analysis.results.exploration import BUDGETS, Comparison, DistanceMatrix, Exploration
@@ -23,6 +24,10 @@ from analysis.results.training import RateSearch, Training
 __all__ = [
     "AVERAGE",
     "BUDGETS",
+    "HELPS",
+    "HURTS",
+    "UNDECIDED",
+    "Alternation",
     "Array",
     "Check",
     "Comparison",
