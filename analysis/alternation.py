@@ -19,7 +19,7 @@ from analysis.preconditioners import Ground, Plain, Preconditioner
 from analysis.results import AVERAGE, Alternation, Array, Run
 from analysis.stated import stated
 from analysis.subspaces import run_of
-from analysis.task_losses import TaskLosses, block_size
+from analysis.task_losses import TaskLosses, block_count
 from landscape.errors import LandscapeError
 from landscape.modules import index_tensor
 from landscape.problem import Problem
@@ -74,13 +74,14 @@ class Work:
     forwards: int
 
 
-def work(tasks: int, trial: Trial, seed: int = 0) -> Work:
+def work(tasks: int, examples: int, trial: Trial, seed: int = 0) -> Work:
     """What one snapshot takes."""
-    orders = len(trial.orders.drawn(tasks, seed))
+    orders, blocks = len(trial.orders.drawn(tasks, seed)), block_count(examples)
+    again = blocks if blocks > 1 else 0
     return Work(
         products_needed(tasks, isinstance(trial.preconditioner, Plain)),
-        tasks + trial.rungs * (tasks - 1) + 2 * tasks + orders * (2 * tasks - 1),
-        1 + 2 * trial.rungs + orders,
+        3 * tasks + (trial.rungs + again) * (tasks - 1) + orders * (2 * tasks - 1),
+        1 + 2 * (trial.rungs + again) + orders,
     )
 
 
@@ -103,7 +104,7 @@ def along(
 
     All is computed in float64, whatever the model's type: a difference of order rate^2 drowns in float32.
 
-    Cost a snapshot: `work(T, trial)`, for T = 3 and plain steps 12 products and 45 gradients; see `cross_curvature` for
+    Cost a snapshot: `work(T, trial)`, for T = 3 and plain steps 12 products and 65 gradients; see `cross_curvature` for
     the memory.
 
     Raises:
@@ -179,7 +180,7 @@ class _Point:
         )
 
     def _ground(self, problem: Problem, run: Trajectory | None, row: int) -> Callable[[Tensor], Ground]:
-        return lambda squares: Ground(problem, squares, self._losses.block, run, row)
+        return lambda squares: Ground(problem, squares, run, row)
 
     def values(self) -> dict[str, Array | float]:
         """What the record holds of this snapshot, by field."""
@@ -223,15 +224,30 @@ class _Point:
         (turned, joint), *_ = ends
         mean, error, shuffled = self._over_orders(joint)
         return {
-            "measured": torch.stack([rung.value for rung in rungs]),
-            "measured_stderr": torch.stack([rung.stderr for rung in rungs]),
-            "rounding": rungs[0].rounding,
+            "measured": torch.stack([value for value, _ in rungs]),
+            "measured_stderr": self._jackknife(),
+            "rounding": rungs[0][1],
             "measured_mean": mean,
             "measured_mean_stderr": error,
             "agreement_averaged": self._agreement_at(joint) - start,
             "agreement_sequential": self._agreement_at(turned) - start,
             "agreement_shuffled": shuffled - start,
         }
+
+    def _jackknife(self) -> Tensor:
+        """Standard error of the measured difference: both steps are taken anew, and looked at, without each block."""
+        losses, seen, rate, found = self._losses, self._seen, self._trial.rate, []
+        count = len(seen.blocks)
+        for block in range(count if count > 1 else 0):
+            steps = losses.without(seen.blocks, block)
+            steps = steps if seen.diagonals is None else seen.diagonals * steps
+            first = steps[self._order[0]]
+            turned = sequential(losses, self._theta, self._order, rate, first, seen.diagonals, block)
+            joint = averaged(self._theta, steps, rate)
+            found.append(difference(losses.values(turned, block), losses.values(joint, block))[0])
+        if not found:
+            return torch.full((len(self._order) + 1,), torch.nan, dtype=torch.float64)
+        return math.sqrt((count - 1) ** 2 / count) * torch.stack(found).std(0)
 
     def _over_orders(self, joint: Tensor) -> tuple[Tensor, Tensor, float]:
         """Mean and standard error of the measured difference over the orders tried, and the mean agreement after."""
@@ -242,7 +258,7 @@ class _Point:
         found, after = [], []
         for order in self._tries:
             end = self._pass(order, self._trial.rate)
-            found.append(difference(self._losses.values(end), beside).value)
+            found.append(difference(self._losses.values(end), beside)[0])
             after.append(self._agreement_at(end))
         rows = torch.stack(found)
         if _is_every(self._tries):
@@ -268,7 +284,7 @@ def _empty(problem: Problem, trial: Trial, examples: Examples, seed: int, run: R
     """A record in which nothing is done yet."""
     tasks, count = len(problem.tasks), len(steps)
     orders = trial.orders.drawn(tasks, seed)
-    blocks = -(-len(examples) // block_size(problem, len(examples)))
+    blocks = block_count(len(examples))
     sizes = {
         "snapshot": count,
         "rung": trial.rungs,

@@ -20,8 +20,8 @@ class CrossCurvature:
     leads.
 
     C_ijk = (P_i g_i)' H_j (P_j g_k) on the shared parameters; E_ij = (P_i g_i)' M_j' (P_j h_j), with M_j the mixed
-    second derivatives of loss j, its own head by shared. Influences I_b are first-order: an estimate moves by
-    n_b I_b / N if block b is counted double, so that their weighted squares give its standard error.
+    second derivatives of loss j, its own head by shared. Influences are first-order: with I_b that of block b and s_b
+    its share of the examples, sum_b s_b I_b^2 / (B - 1) is the square of an estimate's standard error.
     """
 
     shared: Tensor
@@ -37,6 +37,8 @@ class CrossCurvature:
     diagonals: Tensor | None
     gradients: Tensor
     """[T, P]"""
+    blocks: Tensor
+    """Gradients on every block, [B, T, P]."""
     agreement_gradient: Tensor
     """Gradient of A = sum_{i<j} g_i'g_j over all of theta, [P]: sum_j H_j sum_{i != j} g_i."""
     turns: tuple[Tensor, Tensor]
@@ -83,15 +85,15 @@ def cross_curvature(
     P held fixed. `before` [T, T] is 1 where i comes before j in the order in use.
 
     Cost: T gradients and T^2 + T Hessian products over all examples, with a preconditioner twice as many products.
-    Memory: (B / 2 + 2 T) T vectors [P] in float64.
+    Memory: B T vectors [P] in float64 for the blocks' gradients, some 6 T more, and one micro-batch's graph.
     """
     parts = _Parts(problem, losses, theta)
-    squares = torch.tensordot(losses.shares / losses.examples, parts.blocks.double() ** 2, 1)
+    squares = torch.tensordot(losses.shares, parts.blocks**2, 1)
     diagonals = preconditioner.diagonals(ground(squares))
     tasks = len(problem.tasks)
     shape = (tasks, tasks, tasks)
     shared, head = theta.new_zeros(shape), theta.new_zeros(shape[:2])
-    influence, of_head = theta.new_zeros(len(losses.blocks), *shape), theta.new_zeros(len(losses.blocks), *shape[:2])
+    influence, of_head = theta.new_zeros(len(parts.blocks), *shape), theta.new_zeros(len(parts.blocks), *shape[:2])
     agreement, in_order, every = theta.new_zeros(len(theta)), theta.new_zeros(len(theta)), theta.new_zeros(len(theta))
     for j in range(tasks):
         found = _of_task(parts, losses, theta, j, diagonals)
@@ -109,6 +111,7 @@ def cross_curvature(
         steps=parts.gradients if diagonals is None else diagonals * parts.gradients,
         diagonals=diagonals,
         gradients=parts.gradients,
+        blocks=parts.blocks,
         agreement_gradient=agreement,
         turns=(in_order, every),
         products=gram,
@@ -122,7 +125,8 @@ class _Parts:
     def __init__(self, problem: Problem, losses: TaskLosses, theta: Tensor) -> None:
         layout = problem.layout
         self.index = index_tensor(layout.index(), theta.device)
-        self.gradients, self.blocks = losses.block_gradients(theta)
+        self.blocks = losses.block_gradients(theta)
+        self.gradients = torch.tensordot(losses.shares, self.blocks, 1)
         self.shared = torch.zeros_like(theta).index_fill(0, self.index, 1.0)
         self.heads = torch.stack(
             [
@@ -178,12 +182,12 @@ def _of_task(parts: _Parts, losses: TaskLosses, theta: Tensor, j: int, diagonals
 
 
 def _dots(blocks: Tensor, vectors: Tensor) -> Tensor:
-    """g_b,t' v_m for blocks [B, t, P] in single precision and vectors [m, P]: [B, t, m] in double."""
-    return torch.stack([block.double() @ vectors.T for block in blocks])
+    """g_b,t' v_m for blocks [B, t, P] and vectors [m, P]: [B, t, m]."""
+    return blocks @ vectors.T
 
 
 def _agreement_influence(parts: _Parts, gram: Tensor) -> Tensor:
     """Influence of every block on A = sum_{i<j} g_i'g_j, [B]."""
     total = parts.gradients.sum(0)
     others = parts.shared * (total - parts.gradients)
-    return torch.stack([(block.double() * others).sum() for block in parts.blocks]) - (gram.sum() - gram.trace())
+    return torch.stack([(block * others).sum() for block in parts.blocks]) - (gram.sum() - gram.trace())

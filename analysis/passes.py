@@ -80,17 +80,23 @@ class Usual:
 
 
 def sequential(
-    losses: TaskLosses, theta: Tensor, order: Sequence[int], rate: float, first: Tensor, diagonals: Tensor | None
+    losses: TaskLosses,
+    theta: Tensor,
+    order: Sequence[int],
+    rate: float,
+    first: Tensor,
+    diagonals: Tensor | None,
+    without: int = -1,
 ) -> Tensor:
     """Where one step a task in this order leads from theta: theta <- theta - rate P_t grad L_t(theta), [P].
 
     A step moves the shared parameters and the task's own head, as the strategies do; the gradient is over all examples,
-    at the theta that the step before left. `first` [P] is P times the gradient of the first task at theta. T - 1
-    gradients.
+    or all `without` one block, at the theta that the step before left. `first` [P] is P times the gradient of the first
+    task at theta. T - 1 gradients.
     """
     moved = theta - rate * first
     for task in order[1:]:
-        gradient = losses.gradient(moved, task)
+        gradient = losses.gradient(moved, task, without)
         moved = moved - rate * (gradient if diagonals is None else diagonals[task] * gradient)
     return moved
 
@@ -100,25 +106,13 @@ def averaged(theta: Tensor, steps: Tensor, rate: float) -> Tensor:
     return theta - rate * steps.sum(0)
 
 
-@dataclass(frozen=True, eq=False)
-class Difference:
-    """Mean over examples of a loss at one point minus that at another, [T + 1], the last of the average, with paired
-    standard errors and what rounding could make of it.
+def difference(after: tuple[Tensor, float], beside: tuple[Tensor, float]) -> tuple[Tensor, Tensor]:
+    """Mean over examples of losses [T, N] at one point minus those at another, example by example: of every task and
+    of their average, [T + 1], with what rounding could make of it.
     """
-
-    value: Tensor
-    stderr: Tensor
-    rounding: Tensor
-
-
-def difference(after: tuple[Tensor, float], beside: tuple[Tensor, float]) -> Difference:
-    """Of losses [T, N] with their rounding units, example by example."""
     (one, unit), (other, _) = after, beside
-    each = with_average(one - other)
-    count = each.shape[1]
-    spread = each.std(1) if count > 1 else torch.full_like(each[:, 0], torch.nan)
     size = with_average(one.abs() + other.abs())
-    return Difference(each.mean(1), spread / math.sqrt(count), unit * size.mean(1))
+    return with_average(one - other).mean(1), unit * size.mean(1)
 
 
 def with_average(rows: Tensor) -> Tensor:

@@ -24,12 +24,11 @@ KEEPS = {"Adam": "exp_avg_sq", "AdamW": "exp_avg_sq", "RMSprop": "square_avg"}
 @dataclass(frozen=True, eq=False)
 class Ground:
     """What a preconditioner may look at: a snapshot (row -1 and no run: only theta is known), and the mean squares of
-    the tasks' gradients over blocks of examples, [T, P], with the blocks' size.
+    the tasks' gradients over blocks of examples, [T, P].
     """
 
     problem: Problem
     squares: Tensor
-    block: int
     run: Trajectory | None = None
     row: int = -1
 
@@ -86,7 +85,7 @@ class SquaredGradients:
 
     @property
     def word(self) -> str:
-        return f"Adam's 1 / (sqrt(v) + {self.epsilon:g}), v from the gradients at the snapshot"
+        return f"Adam's 1 / (sqrt(v) + {self.epsilon:g}), v from gradients on blocks of examples there"
 
     def diagonals(self, ground: Ground) -> Tensor | None:
         return _inverse_root(ground.squares, self.epsilon)

@@ -9,28 +9,28 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from analysis.examples import Examples
-from landscape.data import Batch
 from landscape.errors import LandscapeError, failures_of
 from landscape.problem import Problem
 from landscape.randomness import generator
 from landscape.trajectory import Array
 
-BLOCKS = 16
-"""Standard errors come from at least so many blocks of the examples, where there are so many examples."""
+BLOCKS = 10
+"""Into so many blocks the examples are cut for standard errors, or into one each where there are fewer."""
 
 
-def block_size(problem: Problem, examples: int) -> int:
-    """How many examples a block has: a micro-batch, or fewer so that there are at least 16 blocks."""
-    return max(1, min(problem.micro_batch, examples // BLOCKS))
+def block_count(examples: int) -> int:
+    """How many blocks so many examples are cut into."""
+    return min(BLOCKS, examples)
 
 
 class TaskLosses:
     """The task losses as functions of all of theta [P], in float64, heads included; buffers are constants.
 
-    The examples are cut into blocks in an order that the seed draws; a block is a micro-batch, or smaller so that there
-    are at least 16. Means are over all examples. Evaluation mode; the problem's module stays as it is.
+    The examples are cut into blocks of nearly equal size, in an order that the seed draws since data sets are often
+    sorted; means are over all examples, or over all `without` one block. A block goes through the model in
+    micro-batches. Evaluation mode; the problem's module stays as it is.
 
-    `told` hears of every gradient and every product over all the examples.
+    `told` hears of every gradient and every product over the examples.
     """
 
     def __init__(
@@ -42,109 +42,114 @@ class TaskLosses:
         self._told = told
         self.examples = len(self._batch)
         order = torch.from_numpy(generator(seed, "alternation").permutation(self.examples)).to(problem.device)
-        self.blocks = torch.split(order, block_size(problem, self.examples))
-        self.shares = torch.tensor([len(rows) for rows in self.blocks], dtype=torch.float64, device=problem.device)
-        """Examples of each block."""
+        self._blocks = torch.tensor_split(order, block_count(self.examples))
+        self.shares = torch.tensor(
+            [len(rows) / self.examples for rows in self._blocks], dtype=torch.float64, device=problem.device
+        )
+        """Share of the examples that each block has, [B]."""
 
-    @property
-    def block(self) -> int:
-        """Examples of the first block: of every one but perhaps the last."""
-        return len(self.blocks[0])
-
-    def values(self, theta: Tensor) -> tuple[Tensor, float]:
+    def values(self, theta: Tensor, without: int = -1) -> tuple[Tensor, float]:
         """Loss of every task on every example, [T, N], and the rounding unit of the type that they came in."""
         with torch.no_grad():
-            parts = [self._losses(theta, self._batch[rows]) for rows in self.blocks]
+            parts = [self._losses(theta, rows) for block in self._kept(without) for rows in self._pieces(block)]
         unit = max(torch.finfo(loss.dtype).eps for losses in parts for loss in losses)
         return torch.cat([torch.stack([loss.double() for loss in losses]) for losses in parts], 1), unit
 
-    def gradient(self, theta: Tensor, task: int) -> Tensor:
+    def gradient(self, theta: Tensor, task: int, without: int = -1) -> Tensor:
         """The gradient of one task's mean loss, [P]. One forward and one backward pass."""
-        total = torch.zeros_like(theta)
-        for number, rows in enumerate(self.blocks):
-            total += self._first(theta, rows, task, number, False)[1]
+        total, kept = torch.zeros_like(theta), self._kept(without)
+        for block in kept:
+            for rows in self._pieces(block):
+                total += self._first(theta, rows, task, block, False)[1]
         self._told(1)
-        return total / self.examples
+        return total / sum(len(self._blocks[block]) for block in kept)
 
     def gradients(self, theta: Tensor) -> Tensor:
         """Of every task, [T, P]. One forward and T backward passes."""
-        return self._every_gradient(theta, lambda block: None)
+        found: Tensor = torch.tensordot(self.shares, self.block_gradients(theta), 1)
+        return found
 
-    def block_gradients(self, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """The gradient of every task, [T, P], and its mean on every block, [B, T, P], in single precision to save
-        memory. One forward and T backward passes.
-        """
-        kept: list[Tensor] = []
-        total = self._every_gradient(theta, lambda block: kept.append(block.float()))
-        return total, torch.stack(kept)
+    def block_gradients(self, theta: Tensor) -> Tensor:
+        """Of every task on every block, [B, T, P]. One forward and T backward passes."""
+        tasks = range(len(self._problem.tasks))
+        found = theta.new_zeros(len(self._blocks), len(tasks), len(theta))
+        for block, rows_of_block in enumerate(self._blocks):
+            for rows in self._pieces(block):
+                leaf = theta.detach().clone().requires_grad_()
+                with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+                    losses = [loss.sum() for loss in self._losses(leaf, rows)]
+                for t in tasks:
+                    keep = t < tasks[-1]
+                    (part,) = torch.autograd.grad(losses[t], leaf, retain_graph=keep, materialize_grads=True)
+                    found[block, t] += part
+            for t in tasks:
+                self._require_finite(found[block, t], "gradient", t, block)
+            found[block] /= len(rows_of_block)
+        self._told(len(tasks))
+        return found
+
+    def without(self, blocks: Tensor, block: int) -> Tensor:
+        """The mean of block means [B, ...] over all blocks but one."""
+        share, whole = self.shares[block], torch.tensordot(self.shares, blocks, 1)
+        left: Tensor = (whole - share * blocks[block]) / (1 - share)
+        return left
 
     def products(self, theta: Tensor, task: int, vectors: Tensor, duals: Tensor) -> tuple[Tensor, Tensor]:
         """H v of one task over all of theta, for each of m vectors [m, P], and d' H v on every block, [B, m, d], for
-        duals [d, P]. m products by reverse mode over reverse mode, on one graph a block.
+        duals [d, P]. m products by reverse mode over reverse mode, on one graph a micro-batch.
         """
-        total, paired = torch.zeros_like(vectors), []
-        for number, rows in enumerate(self.blocks):
-            leaf, gradient = self._first(theta, rows, task, number, True)
-            found = torch.stack([self._second(gradient, leaf, v) for v in vectors])
-            self._require_finite(found, "product", task, number)
-            total += found
-            paired.append(found @ duals.T / len(rows))
+        total, paired = torch.zeros_like(vectors), vectors.new_zeros(len(self._blocks), len(vectors), len(duals))
+        for block, rows_of_block in enumerate(self._blocks):
+            mean = torch.zeros_like(vectors)
+            for rows in self._pieces(block):
+                leaf, gradient = self._first(theta, rows, task, block, True)
+                mean += torch.stack([_second(gradient, leaf, v) for v in vectors])
+            self._require_finite(mean, "product", task, block)
+            mean /= len(rows_of_block)
+            total += self.shares[block] * mean
+            paired[block] = mean @ duals.T
         self._told(len(vectors))
-        return total / self.examples, torch.stack(paired)
+        return total, paired
 
     def stderr(self, influences: Tensor) -> Tensor:
-        """Standard error of a statistic from its influence on every block, [B, ...]: sum_b n_b I_b^2 / ((B - 1) N)."""
+        """Standard error of a statistic from its influence of every block, [B, ...]: sum_b s_b I_b^2 / (B - 1), with
+        the blocks' shares s_b.
+        """
         if len(influences) < 2:
             return torch.full_like(influences[0], torch.nan)
-        squares = torch.tensordot(self.shares, influences**2, 1)
-        return (squares / ((len(influences) - 1) * self.examples)).sqrt()
+        squares: Tensor = torch.tensordot(self.shares, influences**2, 1)
+        return (squares / (len(influences) - 1)).sqrt()
 
-    def _losses(self, theta: Tensor, batch: Batch) -> list[Tensor]:
-        return self._problem.task_losses(theta, batch, self._buffers)
+    def _kept(self, without: int) -> list[int]:
+        return [block for block in range(len(self._blocks)) if block != without]
 
-    def _every_gradient(self, theta: Tensor, keep: Callable[[Tensor], None]) -> Tensor:
-        tasks = range(len(self._problem.tasks))
-        total = theta.new_zeros(len(tasks), len(theta))
-        for number, rows in enumerate(self.blocks):
-            leaf = theta.detach().clone().requires_grad_()
-            with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-                losses = [loss.sum() for loss in self._losses(leaf, self._batch[rows])]
-            found = torch.stack(
-                [
-                    torch.autograd.grad(losses[t], leaf, retain_graph=t < tasks[-1], materialize_grads=True)[0]
-                    for t in tasks
-                ]
-            )
-            for t in tasks:
-                self._require_finite(found[t], "gradient", t, number)
-            total += found
-            keep(found / len(rows))
-        self._told(len(tasks))
-        return total / self.examples
+    def _pieces(self, block: int) -> tuple[Tensor, ...]:
+        return torch.split(self._blocks[block], self._problem.micro_batch)
 
-    def _first(self, theta: Tensor, rows: Tensor, task: int, number: int, again: bool) -> tuple[Tensor, Tensor]:
-        """theta as a leaf, and the gradient of one task's summed loss on a block, to be differentiated again or not."""
+    def _losses(self, theta: Tensor, rows: Tensor) -> list[Tensor]:
+        return self._problem.task_losses(theta, self._batch[rows], self._buffers)
+
+    def _first(self, theta: Tensor, rows: Tensor, task: int, block: int, again: bool) -> tuple[Tensor, Tensor]:
+        """theta as a leaf, and the gradient of one task's summed loss, to be differentiated again or not."""
         leaf = theta.detach().clone().requires_grad_()
         with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
-            loss = self._losses(leaf, self._batch[rows])[task].sum()
+            loss = self._losses(leaf, rows)[task].sum()
             (gradient,) = torch.autograd.grad(loss, leaf, create_graph=again, materialize_grads=True)
-        self._require_finite(gradient, "gradient", task, number)
+        self._require_finite(gradient, "gradient", task, block)
         return leaf, gradient
 
-    def _second(self, gradient: Tensor, leaf: Tensor, vector: Tensor) -> Tensor:
-        if not gradient.requires_grad:
-            return torch.zeros_like(vector)
-        with failures_of(
-            "a second derivative of a loss",
-            "expected a model and losses that can be differentiated twice",
-            (RuntimeError,),
-        ):
-            (product,) = torch.autograd.grad(gradient, leaf, vector, retain_graph=True, materialize_grads=True)
-        return product
-
-    def _require_finite(self, found: Tensor, what: str, task: int, number: int) -> None:
+    def _require_finite(self, found: Tensor, what: str, task: int, block: int) -> None:
         if not bool(torch.isfinite(found).all()):
             raise LandscapeError(
-                f"the {what} of task {self._problem.names[task]!r} is not finite on block {number} of "
-                f"{len(self.blocks)}: expected finite ones; leave this snapshot out, or look at its losses"
+                f"the {what} of task {self._problem.names[task]!r} is not finite on block {block} of "
+                f"{len(self._blocks)}: expected finite ones; leave this snapshot out, or look at its losses"
             )
+
+
+def _second(gradient: Tensor, leaf: Tensor, vector: Tensor) -> Tensor:
+    if not gradient.requires_grad:
+        return torch.zeros_like(vector)
+    expected = "expected a model and losses that can be differentiated twice"
+    with failures_of("a second derivative of a loss", expected, (RuntimeError,)):
+        found = torch.autograd.grad(gradient, leaf, vector, retain_graph=True, materialize_grads=True)
+    return found[0]

@@ -47,8 +47,8 @@ class Alternation(Record):
     """Mean over all orders, rate^2 / 2 times the sum over i != j."""
     predicted_mean_stderr: Array = array("snapshot", "loss", units="loss")
     measured: Array = array("snapshot", "rung", "loss", units="loss")
-    measured_stderr: Array = array("snapshot", "rung", "loss", units="loss")
-    """Paired over examples, both end points held fixed."""
+    measured_stderr: Array = array("snapshot", "loss", units="loss")
+    """Of the first rate, by a jackknife: both steps are taken anew without each block of examples."""
     measured_mean: Array = array("snapshot", "loss", units="loss")
     """Mean over the orders that were tried; NaN without any."""
     measured_mean_stderr: Array = array("snapshot", "loss", units="loss")
@@ -128,14 +128,11 @@ class Alternation(Record):
         return np.asarray(table[0])
 
     @property
-    def stderr(self) -> Array:
-        """The larger of the two standard errors of the difference at the learning rate, [snapshot, loss]."""
-        return np.asarray(np.maximum(self.predicted_stderr, self.measured_stderr[:, 0]))
-
-    @property
     def interval(self) -> tuple[Array, Array]:
-        """The measured difference at the learning rate -+ quantile times `stderr`, two arrays [snapshot, loss]."""
-        half = self.quantile * self.stderr + self.rounding
+        """The measured difference at the learning rate -+ quantile times its standard error, two arrays [snapshot,
+        loss].
+        """
+        half = self.quantile * self.measured_stderr + self.rounding
         return np.asarray(self.measured[:, 0] - half), np.asarray(self.measured[:, 0] + half)
 
     @property
