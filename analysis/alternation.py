@@ -73,6 +73,11 @@ class Work:
     gradients: int
     forwards: int
 
+    @property
+    def counted(self) -> int:
+        """What `along` tells of: products and gradients."""
+        return self.products + self.gradients
+
 
 def work(tasks: int, examples: int, trial: Trial, seed: int = 0) -> Work:
     """What one snapshot takes."""

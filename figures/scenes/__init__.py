@@ -5,6 +5,8 @@ Strategies get their looks in order of first appearance; `order` names labels th
 one report agree.
 """
 
+from figures.scenes.agreement import cross_curvature, gradient_agreement
+from figures.scenes.alternation import alternation, alternation_remainder, prediction_and_measurement
 from figures.scenes.conflicts import conflict_map
 from figures.scenes.differences import difference
 from figures.scenes.explorations import distance_matrix, exploration
@@ -17,14 +19,19 @@ from figures.scenes.spectra import eigenvalues
 from figures.scenes.verdicts import comparisons
 
 __all__ = [
+    "alternation",
+    "alternation_remainder",
     "comparisons",
     "conflict_map",
+    "cross_curvature",
     "difference",
     "distance_matrix",
     "eigenvalues",
     "exploration",
     "gap",
+    "gradient_agreement",
     "interpolation",
+    "prediction_and_measurement",
     "profile",
     "profile_ensemble",
     "rate_search",
