@@ -293,7 +293,7 @@ def _empty(problem: Problem, trial: Trial, examples: Examples, seed: int, run: R
     sizes = {
         "snapshot": count,
         "rung": trial.rungs,
-        "loss": tasks + 1,
+        "objective": tasks + 1,
         **dict.fromkeys(("task", "task_", "earlier", "later"), tasks),
     }
     values = {

@@ -29,31 +29,31 @@ class Alternation(Record):
 
     run: Run
     tasks: tuple[str, ...] = names("task")
-    losses: tuple[str, ...] = names("loss")
-    """Task names, then `average`."""
+    losses: tuple[str, ...] = names("objective")
+    """Task names, then `average`: what a step can help or hurt."""
     order: Array = array("place")
     """Task numbers in the order in use."""
     rates: Array = array("rung", units="rate")
     """The learning rate, and the same halved again and again."""
     steps: Array = array("snapshot", units="step")
     done: Array = array("snapshot")
-    loss: Array = array("snapshot", "loss", units="loss")
+    loss: Array = array("snapshot", "objective", units="loss")
     curvature: Array = array("snapshot", "earlier", "later", "task", units="loss / rate^2")
     head_curvature: Array = array("snapshot", "earlier", "later", units="loss / rate^2")
-    predicted: Array = array("snapshot", "loss", units="loss")
-    predicted_stderr: Array = array("snapshot", "loss", units="loss")
+    predicted: Array = array("snapshot", "objective", units="loss")
+    predicted_stderr: Array = array("snapshot", "objective", units="loss")
     """From blocks of examples: how much another draw of the data would change the prediction."""
-    predicted_mean: Array = array("snapshot", "loss", units="loss")
+    predicted_mean: Array = array("snapshot", "objective", units="loss")
     """Mean over all orders, rate^2 / 2 times the sum over i != j."""
-    predicted_mean_stderr: Array = array("snapshot", "loss", units="loss")
-    measured: Array = array("snapshot", "rung", "loss", units="loss")
-    measured_stderr: Array = array("snapshot", "loss", units="loss")
+    predicted_mean_stderr: Array = array("snapshot", "objective", units="loss")
+    measured: Array = array("snapshot", "rung", "objective", units="loss")
+    measured_stderr: Array = array("snapshot", "objective", units="loss")
     """Of the first rate, by a jackknife: both steps are taken anew without each block of examples."""
-    measured_mean: Array = array("snapshot", "loss", units="loss")
+    measured_mean: Array = array("snapshot", "objective", units="loss")
     """Mean over the orders that were tried; NaN without any."""
-    measured_mean_stderr: Array = array("snapshot", "loss", units="loss")
+    measured_mean_stderr: Array = array("snapshot", "objective", units="loss")
     """Over drawn orders; 0 where every order was tried."""
-    rounding: Array = array("snapshot", "loss", units="loss")
+    rounding: Array = array("snapshot", "objective", units="loss")
     """What rounding alone could make of a measured difference."""
     products: Array = array("snapshot", "task", "task_", units="(loss / parameter)^2")
     """Inner products g_i'g_j on the shared parameters."""
