@@ -9,11 +9,13 @@ import numpy as np
 from analysis.results import Alternation, Array
 from figures import style
 from figures.marks import Axis, Cells, Column, Key, Line, Mark, Panel, Points, Scene, grid
-from figures.scenes.alternation import COLUMNS, identity, looks_of, unfinished, what, zero_line
+from figures.scenes.alternation import COLUMNS, identity, left_out, looks_of, shown_losses, unfinished, what, zero_line
 from figures.scenes.scales import even_levels, finite, tick_texts
 from figures.scenes.words import count, listed, sentences
 from figures.style import Look
 
+PAIRS = 6
+"""At most so many pairs of tasks have a panel for their cosine."""
 WRITTEN = 6
 """Of at most so many tasks the values are written in the cells."""
 
@@ -35,8 +37,10 @@ def cross_curvature(record: Alternation, snapshot: int = -1) -> Scene:
     bar = Axis(
         "loss / rate\u00b2", range=(float(levels[0]), float(levels[-1])), ticks=tuple(ticks), texts=tick_texts(ticks)
     )
-    rank = np.argsort(record.order)
-    panels = tuple(_cells(record, total[:, :, k], name, bar, rank) for k, name in enumerate(record.tasks))
+    rank, shown = np.argsort(record.order), shown_losses((record,))
+    panels = tuple(
+        _cells(record, total[:, :, k], name, bar, rank) for k, name in enumerate(record.tasks) if name in shown
+    )
     caption = sentences(
         "What a step of one task (row) does, through the change that it makes to the step of a later one (column), to "
         "the loss of the panel's task: C = (P_i g_i)' H_j (P_j g_k), with the part of the panel's own head in its "
@@ -44,6 +48,7 @@ def cross_curvature(record: Alternation, snapshot: int = -1) -> Scene:
         f"Starred cells count in the order in use, {listed(record.tasks[t] for t in record.order)}; their sum times "
         "rate\u00b2 is the predicted difference. No task comes before itself.",
         f"{record.preconditioner[:1].upper()}{record.preconditioner[1:]}; {count(record.examples, 'example')}.",
+        left_out((record,)),
     )
     return Scene("How one task's step turns another's", caption, grid(panels, 3, 50.0))
 
@@ -53,6 +58,7 @@ def gradient_agreement(records: Sequence[Alternation], order: Sequence[str] = ()
     measured, for averaged and sequential steps; the difference between them; cosines along training.
     """
     every = looks_of(records, order)
+    total = max((len(r.tasks) * (len(r.tasks) - 1) // 2 for r in records), default=0)
     panels = [_changes(records, every), _gains(records, every), *_cosines(records, every)]
     caption = sentences(
         "A is the sum of the inner products of the task gradients on the shared parameters.",
@@ -61,6 +67,7 @@ def gradient_agreement(records: Sequence[Alternation], order: Sequence[str] = ()
         "and on the mean over orders (open), against the prediction to second order. On the dashed line both are "
         "equal.",
         "Cosines of task gradients along training: one line a run.",
+        f"Of {total} pairs the first {PAIRS} are shown." if total > PAIRS else "",
         what(records),
         unfinished(records),
     )
@@ -75,7 +82,7 @@ def _cells(record: Alternation, values: Array, name: str, bar: Axis, rank: Array
         row, ink = [], []
         for j in range(tasks):
             star = "*" if rank[i] < rank[j] else ""
-            row.append(f"{values[i, j]:.2g}{star}".replace("-", "\u2212") if np.isfinite(values[i, j]) else "")
+            row.append(_short(float(values[i, j])) + star)
             ink.append(style.PAPER if values[i, j] < low + 0.45 * (high - low) else style.INK)
         texts.append(tuple(row))
         inks.append(tuple(ink))
@@ -85,6 +92,11 @@ def _cells(record: Alternation, values: Array, name: str, bar: Axis, rank: Array
     y = Axis("earlier task", range=(tasks - 0.5, -0.5), ticks=places, texts=record.tasks)
     marks = (Cells(values, tuple(texts) if few else (), tuple(inks) if few else (), bar),)
     return Panel(f"loss of {name}", x, y, marks, aspect=1.0)
+
+
+def _short(value: float) -> str:
+    """A value to two digits, as short as it can be."""
+    return f"{float(f'{value:.2g}'):g}".replace("-", "\u2212") if np.isfinite(value) else ""
 
 
 def _changes(records: Sequence[Alternation], looks: dict[str, Look]) -> Panel:
@@ -116,7 +128,7 @@ def _compared(
     for record, xs, ys in rows:
         known, label = record.done.astype(bool), record.run.label
         look = looks[label].but(dash="solid", width=0.9)
-        for one, x, y in zip((look, look.hollow), xs, ys, strict=True):
+        for one, x, y in zip((look.but(size=look.size + 3).hollow, look), xs[::-1], ys[::-1], strict=True):
             seen = known & np.isfinite(x) & np.isfinite(y)
             told = (
                 Column("run", np.full(int(seen.sum()), record.run.name)),
@@ -124,7 +136,7 @@ def _compared(
                 Column("predicted", x[seen]),
                 Column("measured", y[seen]),
             )
-            marks.append(Points(x[seen], y[seen], np.full(int(seen.sum()), look.size), one, label, told))
+            marks.append(Points(x[seen], y[seen], np.full(int(seen.sum()), one.size), one, label, told))
             ends += [x[seen], y[seen]]
     line, (low, high) = identity(ends)
     return Panel(title, Axis("predicted", range=(low, high)), Axis("measured", range=(low, high)), (*line, *marks))
@@ -134,7 +146,7 @@ def _cosines(records: Sequence[Alternation], looks: dict[str, Look]) -> list[Pan
     tasks = records[0].tasks if records else ()
     i, j = np.triu_indices(len(tasks), 1)
     panels = []
-    for pair, (a, b) in enumerate(zip(i, j, strict=True)):
+    for pair, (a, b) in list(enumerate(zip(i, j, strict=True)))[:PAIRS]:
         marks: list[Mark] = []
         for record in records:
             if record.tasks == tasks:

@@ -14,6 +14,8 @@ from figures.scenes.words import count, excluded, listed, seeds_of, sentences
 from figures.style import Look
 
 COLUMNS = 2
+MOST = 6
+"""At most so many tasks have panels of their own."""
 ROOM = 0.06
 """Room around points that are compared with a line, as a share of their range."""
 GUIDE = Look(style.FAINT, "dash", width=0.9)
@@ -27,7 +29,7 @@ def alternation(records: Sequence[Alternation], order: Sequence[str] = ()) -> Sc
     with a band, measured with bars.
     """
     every = looks_of(records, order)
-    losses = _losses(records)
+    losses = shown_losses(records)
     panels = tuple(_along(name, records, every) for name in losses)
     caption = sentences(
         "Loss after one step a task in turn minus loss after one step on their sum, both from the snapshot, over the "
@@ -36,6 +38,7 @@ def alternation(records: Sequence[Alternation], order: Sequence[str] = ()) -> Sc
         "Line: predicted to second order in the order in use, band: its 95 % interval over examples. Markers: "
         "measured, bars: 95 % interval from steps taken anew without each block of examples. Dotted: predicted mean "
         "over all orders.",
+        left_out(records),
         unfinished(records),
         excluded(_broken(records), "differences"),
     )
@@ -48,7 +51,7 @@ def prediction_and_measurement(records: Sequence[Alternation], order: Sequence[s
     relative remainder along training.
     """
     every = looks_of(records, order)
-    losses = _losses(records)
+    losses = shown_losses(records)
     panels = tuple(_scatter(name, records, every) for name in losses)
     remainders = tuple(_relative(name, records, every) for name in losses)
     signs = [np.sign(r.predicted[r.done.astype(bool)]) == np.sign(r.measured[r.done.astype(bool), 0]) for r in records]
@@ -59,6 +62,7 @@ def prediction_and_measurement(records: Sequence[Alternation], order: Sequence[s
         "Lower rows: |measured \u2212 predicted| / |predicted| on a logarithmic axis; on the dashed line the remainder "
         "is as large as the prediction.",
         what(records),
+        left_out(records),
         unfinished(records),
     )
     legend = tuple(Key(label, look) for label, look in every.items())
@@ -71,7 +75,7 @@ def alternation_remainder(records: Sequence[Alternation], order: Sequence[str] =
     line in proportion to the rate.
     """
     every = looks_of(records, order)
-    panels = tuple(_ladder(name, records, every) for name in _losses(records))
+    panels = tuple(_ladder(name, records, every) for name in shown_losses(records))
     powers = finite([r.remainder_order[r.done.astype(bool)] for r in records])
     caption = sentences(
         "|measured \u2212 predicted| over the squared learning rate, against the rate, one line a snapshot; both axes "
@@ -80,8 +84,9 @@ def alternation_remainder(records: Sequence[Alternation], order: Sequence[str] =
         f"{powers.size}; 3 in theory)."
         if powers.size
         else "",
-        "A line that is level or rises does not follow the theory: kinks of the loss, or rounding.",
+        "A line that is level, or rises towards small rates, does not follow the theory: kinks of the loss, or rounding.",
         what(records),
+        left_out(records),
     )
     legend = (*(Key(label, look.but(marker="")) for label, look in every.items()), Key("in proportion", GUIDE))
     return Scene("Remainder of the second-order theory", caption, grid(panels, COLUMNS, 46.0), legend)
@@ -93,8 +98,23 @@ def looks_of(records: Sequence[Alternation], order: Sequence[str]) -> dict[str, 
     return {record.run.label: every[record.run.label] for record in records}
 
 
-def _losses(records: Sequence[Alternation]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(name for record in records for name in record.losses))
+def shown_losses(records: Sequence[Alternation]) -> tuple[str, ...]:
+    """The losses that have a panel: of many tasks those with the largest measured differences, and the average."""
+    names = tuple(dict.fromkeys(name for record in records for name in record.losses if name != AVERAGE))
+    if len(names) > MOST:
+        largest = {name: float(finite(_sizes(name, records)).max(initial=0.0)) for name in names}
+        names = tuple(sorted(sorted(names, key=lambda name: -largest[name])[:MOST], key=names.index))
+    return (*names, AVERAGE) if records else ()
+
+
+def _sizes(name: str, records: Sequence[Alternation]) -> list[Array]:
+    return [np.abs(record.measured[:, 0, k]) / record.rate**2 for record, k in _present(name, records)]
+
+
+def left_out(records: Sequence[Alternation]) -> str:
+    """A sentence for tasks without a panel."""
+    names = {name for record in records for name in record.tasks}
+    return f"Of {len(names)} tasks the {MOST} with the largest differences are shown." if len(names) > MOST else ""
 
 
 def _title(name: str) -> str:
@@ -161,7 +181,7 @@ def _scatter(name: str, records: Sequence[Alternation], looks: dict[str, Look]) 
             Segments(x, low, x, high, faint, label),
             Points(x, y, np.full(x.size, look.size), look, label, _told(record, known, k)),
         ]
-        ends += [x, y]
+        ends += [x, y, x - half, x + half, low, high]
     line, (low_end, high_end) = identity(ends)
     x, y = (Axis(f"{what} / rate\u00b2", range=(low_end, high_end)) for what in ("predicted", "measured"))
     return Panel(_title(name), x, y, (*line, *marks))
