@@ -84,7 +84,8 @@ def alternation_remainder(records: Sequence[Alternation], order: Sequence[str] =
         f"{powers.size}; 3 in theory)."
         if powers.size
         else "",
-        "A line that is level, or rises towards small rates, does not follow the theory: kinks of the loss, or rounding.",
+        "A line that is level, or rises towards small rates, does not follow the theory: kinks of the loss, or "
+        "rounding.",
         what(records),
         left_out(records),
     )

@@ -19,7 +19,7 @@ RATE, QUANTILE = 0.1, 2.0
 
 
 def record(tasks=("one", "two"), label="independent", seed=0, snapshots=4, rungs=3) -> Alternation:
-    """Predicted (k + 1) (s - 1.5) rate^2 and measured that plus 0.2 rate^3, rate by rate; standard errors 0.1 rate^2."""
+    """Predicted (k + 1) (s - 1.5) rate^2, measured that plus 0.2 rate^3 at each rate; standard errors 0.1 rate^2."""
     count = len(tasks)
     rates = RATE / 2.0 ** np.arange(rungs)
     slope = (np.arange(snapshots) - 1.5)[:, None] * np.append(1.0 + np.arange(count), (count + 1) / 2)
