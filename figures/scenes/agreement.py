@@ -33,7 +33,9 @@ def cross_curvature(record: Alternation, snapshot: int = -1) -> Scene:
     total[np.arange(tasks), np.arange(tasks)] = np.nan
     reach = float(np.abs(finite([total])).max(initial=0.0)) or 1.0
     levels = even_levels(-reach, reach)
-    ticks = levels[:: max(1, int(np.ceil(levels.size / 6)))]
+    middle = levels.size // 2
+    every = max(1, int(np.ceil(middle / 3)))
+    ticks = levels[middle % every :: every]
     bar = Axis(
         "loss / rate\u00b2", range=(float(levels[0]), float(levels[-1])), ticks=tuple(ticks), texts=tick_texts(ticks)
     )
@@ -50,7 +52,7 @@ def cross_curvature(record: Alternation, snapshot: int = -1) -> Scene:
         f"{record.preconditioner[:1].upper()}{record.preconditioner[1:]}; {count(record.examples, 'example')}.",
         left_out((record,)),
     )
-    return Scene("How one task's step turns another's", caption, grid(panels, 3, 50.0))
+    return Scene("How one task's step turns another's", caption, grid(panels, 2, 56.0))
 
 
 def gradient_agreement(records: Sequence[Alternation], order: Sequence[str] = ()) -> Scene:

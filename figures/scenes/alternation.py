@@ -19,9 +19,9 @@ MOST = 6
 ROOM = 0.06
 """Room around points that are compared with a line, as a share of their range."""
 GUIDE = Look(style.FAINT, "dash", width=0.9)
-MEASURED = Key("measured, 95 % bars", Look(style.INK, marker="circle", width=0.9).hollow)
-PREDICTED = Key("predicted, 95 % band", Look(style.INK, width=1.2))
-MEAN = Key("predicted, mean over orders", Look(style.INK, "dot", width=0.9))
+MEASURED = Key("measured", Look(style.INK, marker="circle", width=0.9).hollow)
+PREDICTED = Key("predicted", Look(style.INK, width=1.2))
+MEAN = Key("mean of orders", Look(style.INK, "dot", width=0.9))
 
 
 def alternation(records: Sequence[Alternation], order: Sequence[str] = ()) -> Scene:
@@ -89,7 +89,10 @@ def alternation_remainder(records: Sequence[Alternation], order: Sequence[str] =
         what(records),
         left_out(records),
     )
-    legend = (*(Key(label, look.but(marker="")) for label, look in every.items()), Key("in proportion", GUIDE))
+    legend = (
+        *(Key(label, look.but(marker="")) for label, look in every.items()),
+        Key("in proportion", GUIDE.but(colour=style.INK)),
+    )
     return Scene("Remainder of the second-order theory", caption, grid(panels, COLUMNS, 46.0), legend)
 
 
@@ -236,8 +239,8 @@ def _ladder(name: str, records: Sequence[Alternation], looks: dict[str, Look]) -
     if values.size:
         ends = np.array([rates.min(), rates.max()])
         middle = float(np.exp(np.log(values).mean()))
-        guide = (Line(ends, middle * ends / np.sqrt(ends[0] * ends[1]), GUIDE),)
-    return Panel(_title(name), log_axis("rate", *xs), log_axis("|remainder| / rate\u00b2", *ys), (*guide, *marks))
+        guide = (Line(ends, middle * ends / np.sqrt(ends[0] * ends[1]), GUIDE.but(colour=style.INK)),)
+    return Panel(_title(name), log_axis("rate", *xs), log_axis("|remainder| / rate\u00b2", *ys), (*marks, *guide))
 
 
 def what(records: Sequence[Alternation]) -> str:

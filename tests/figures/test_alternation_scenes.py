@@ -120,7 +120,7 @@ def test_the_remainder_is_drawn_against_the_rate_beside_a_line_in_proportion():
     scene = scenes.alternation_remainder([record()])
     panel = scene.panels[0]
     assert (panel.x.scale, panel.y.scale) == ("log", "log")
-    guide, *lines = marks(panel, Line)
+    *lines, guide = marks(panel, Line)
     np.testing.assert_allclose(guide.y[1] / guide.y[0], guide.x[1] / guide.x[0])
     assert len(lines) == 4
     np.testing.assert_allclose(lines[0].y, 0.2 * lines[0].x)
