@@ -78,6 +78,7 @@ class Search(_Section):
 
 PLANES = ("principal", "random", "through", "eigenvectors", "gradients", "local", "given")
 LINES = ("line", "random-line")
+PRECONDITIONERS, ORDERS = ("none", "adam", "stored"), ("usual", "all", "none")
 _DRAWN = ("random", "random-line")
 _WORDS = {
     "plane": (*PLANES, *LINES),
@@ -147,6 +148,31 @@ class HessianSettings(_Section):
     snapshots: int = Field(5, ge=1)
     tolerance: float = Field(1e-2, gt=0)
     products: int = Field(60, ge=1, description="at most, for each operator at each snapshot")
+
+
+class AlternationSettings(_Section):
+    """Which steps are compared with each other, and at which snapshots; see `analysis.alternation`."""
+
+    at: list[int] = Field([], description="steps; empty: `snapshots` of them, evenly spread, first and last among them")
+    snapshots: int = Field(5, ge=1)
+    rate: float = Field(0.0, ge=0, description="learning rate of the steps; 0: the run's own")
+    order: list[int] = Field([], description="task numbers from 0; empty: the run's own, or first to last")
+    orders: str = Field("usual", description="for the random-order mean: usual, all, none, or how many are drawn")
+    ladder: int = Field(3, ge=1, le=20, description="how many rates, each half the one before")
+    preconditioner: str = Field("none", description="none, adam (from gradients at the snapshot), stored")
+    data: str = Field("evaluation", description="evaluation or training")
+    examples: int = Field(1024, ge=1, description="training examples")
+    seed: int = Field(0, ge=0, description="draws blocks of examples, orders, and training examples")
+
+    @model_validator(mode="after")
+    def _known_words(self) -> AlternationSettings:
+        if self.data not in _WORDS["data"]:
+            raise unknown("data", self.data, _WORDS["data"])
+        if self.preconditioner not in PRECONDITIONERS:
+            raise unknown("preconditioner", self.preconditioner, PRECONDITIONERS)
+        if self.orders not in ORDERS and not self.orders.isdigit():
+            raise ValueError(f"expected orders as {', '.join(ORDERS)} or a number of them, got {self.orders!r}")
+        return self
 
 
 class ProblemName(_Section):

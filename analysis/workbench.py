@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis import archive, checks, distances, jobs, operators, statistics
+from analysis import alternations, archive, checks, distances, jobs, operators, statistics
 from analysis.archive import Entry
 from analysis.desk import Desk, Progress, group_of
 from analysis.pool import run_all
-from analysis.results import Comparison, DistanceMatrix, EigenvalueHistory, Exploration, Profile, Surface
-from analysis.settings import HessianSettings, ProblemName, SurfaceSettings
+from analysis.results import Alternation, Comparison, DistanceMatrix, EigenvalueHistory, Exploration, Profile, Surface
+from analysis.settings import AlternationSettings, HessianSettings, ProblemName, SurfaceSettings
 from analysis.survey import plan, survey
 from landscape.trajectory import Trajectory
 
@@ -66,6 +66,10 @@ class Workbench:
                 note(f"{sum(history.products for history in found)} products")
             known |= {history.run.name: history for history in found}
         return [history for history in known.values() if history is not None]
+
+    def alternation(self, chosen: AlternationSettings) -> list[Alternation]:
+        """The theory of alternating steps beside steps taken, along every run. See `analysis.alternations`."""
+        return alternations.along_all(self._desk, chosen)
 
     def _operator_checks(self, run: Trajectory) -> tuple[Any, ...]:
         ops = operators.hessians(self._desk.problem, run.theta[-1], run.buffers[-1])

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from cli import surface
+from cli import surface, theory
 from cli.console import Stages, duration, emit, say, show
 from cli.errors import FULL, Interrupted, Unread
 from cli.options import (
@@ -282,6 +282,9 @@ def hessian(
         ]
         show(f"{history.run.name}: largest eigenvalues ± residual", ["step", "operator", "eigenvalues"], rows)
     typer.echo(out)
+
+
+app.command(epilog=theory.EXAMPLES)(theory.theory)
 
 
 @app.command(epilog="Example: [bold]landscape explore study/runs/*.h5 --baseline averaged --out results.h5[/bold]")

@@ -11,6 +11,7 @@ from analysis import archive
 from analysis.archive import Entry
 from analysis.results import (
     BUDGETS,
+    Alternation,
     Comparison,
     ConflictMap,
     DistanceMatrix,
@@ -61,6 +62,7 @@ def contents(results: Path) -> Contents:
         trust=tuple(_trust(entries, title) for title in _titles(entries)),
         conflicts=_with_shadows(entries, ConflictMap),
         eigenvalues=_all(entries, EigenvalueHistory),
+        alternations=_all(entries, Alternation),
         explorations=_all(entries, Exploration),
         distances=_all(entries, DistanceMatrix),
         comparisons=_all(entries, Comparison),
@@ -89,6 +91,8 @@ def drawings(results: Path) -> dict[str, Scene]:
         scenes[f"conditions-{number}"] = figures.scenes.difference(one, other)
     if found.eigenvalues:
         scenes["eigenvalues"] = figures.scenes.eigenvalues(found.eigenvalues, order=first)
+    if found.alternations:
+        scenes |= _alternations(found.alternations, first)
     for measure in MEASURES if found.explorations else ():
         scenes[f"exploration-{measure.replace('_', '-')}"] = figures.scenes.exploration(
             found.explorations, measure, first
@@ -102,6 +106,18 @@ def drawings(results: Path) -> dict[str, Scene]:
     if found.comparisons:
         scenes["comparisons"] = figures.scenes.comparisons(found.comparisons, first)
     return scenes
+
+
+def _alternations(records: tuple[Alternation, ...], first: Sequence[str]) -> dict[str, Scene]:
+    drawn = figures.scenes
+    each = {f"curvature-tensor-{archive.safe_name(r.run.name)}": drawn.curvature_tensor(r) for r in records}
+    return {
+        "alternation": drawn.alternation(records, first),
+        "alternation-prediction": drawn.prediction_and_measurement(records, first),
+        "alternation-remainder": drawn.alternation_remainder(records, first),
+        "agreement-growth": drawn.agreement_growth(records, first),
+        **each,
+    }
 
 
 def _of_a_plane(record: Record, name: str, shadows: tuple[Shadow, ...], first: Sequence[str]) -> dict[str, Scene]:

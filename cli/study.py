@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from analysis import settings as reading
-from analysis.results import Comparison, EigenvalueHistory, Exploration, Profile, Surface
-from analysis.settings import HessianSettings, ProblemName, Settings, SurfaceSettings
+from analysis.results import Alternation, Comparison, EigenvalueHistory, Exploration, Profile, Surface
+from analysis.settings import AlternationSettings, HessianSettings, ProblemName, Settings, SurfaceSettings
 from analysis.workbench import Workbench
 from cli.console import Stages
 from cli.errors import FULL
@@ -85,6 +85,10 @@ class Bench:
     def eigenvalues(self, chosen: HessianSettings) -> list[EigenvalueHistory]:
         """As `Workbench.eigenvalues`."""
         return self._work.eigenvalues(chosen)
+
+    def alternation(self, chosen: AlternationSettings) -> list[Alternation]:
+        """As `Workbench.alternation`."""
+        return self._work.alternation(chosen)
 
     def explore(self, baseline: str) -> tuple[list[Exploration], tuple[Comparison, ...]]:
         """As `Workbench.explore`."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.results import (
+    Alternation,
     Check,
     Comparison,
     ConflictMap,
@@ -29,6 +30,7 @@ from analysis.results import (
     Training,
 )
 from figures import files, page, scenes, tables
+from figures.alternation_tables import alternation_table, verdict_words
 from figures.faithfulness_tables import faithfulness_table, stability_table
 from figures.marks import Scene
 from figures.scenes.explorations import MEASURES
@@ -79,6 +81,7 @@ class Contents:
     trust: tuple[Trust, ...] = ()
     conflicts: tuple[tuple[ConflictMap, tuple[Shadow, ...]], ...] = ()
     eigenvalues: tuple[EigenvalueHistory, ...] = ()
+    alternations: tuple[Alternation, ...] = ()
     explorations: tuple[Exploration, ...] = ()
     distances: tuple[DistanceMatrix, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
@@ -89,13 +92,14 @@ class Contents:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with figures and tables below it."""
+    """A heading with sentences, figures and tables below it."""
 
     name: str
     title: str
     scenes: tuple[Scene, ...] = ()
     tables: tuple[Table, ...] = ()
     text: str = ""
+    words: tuple[str, ...] = ()
 
 
 def write(contents: Contents, path: str | os.PathLike[str]) -> Path:
@@ -141,11 +145,12 @@ def order(contents: Contents) -> tuple[str, ...]:
 
 
 def _runs(contents: Contents) -> tuple[Run, ...]:
-    records: Iterable[Training | Exploration | Shadow | EigenvalueHistory] = (
+    records: Iterable[Training | Exploration | Shadow | EigenvalueHistory | Alternation] = (
         *contents.trainings,
         *contents.explorations,
         *(shadow for _, shadows in contents.surfaces for shadow in shadows),
         *contents.eigenvalues,
+        *contents.alternations,
     )
     return tuple({record.run.name: record.run for record in records}.values())
 
@@ -208,6 +213,7 @@ def _sections(c: Contents) -> Iterator[Section]:
     yield Section("conflict", "Where tasks disagree", conflicts)
     curvature = tuple(scenes.eigenvalues(h, order=first) for h in (c.eigenvalues,) if h)
     yield Section("curvature", "Curvature", curvature, (tables.eigenvalues(c.eigenvalues),) if c.eigenvalues else ())
+    yield _alternation(c, first)
     learned = tuple(scenes.training(t, first) for t in (c.trainings,) if t)
     yield Section("training", "Training", learned, (tables.losses(c.trainings),) if c.trainings else ())
     searched = tuple(scenes.rate_search(s, first) for s in (c.searches,) if s)
@@ -217,6 +223,20 @@ def _sections(c: Contents) -> Iterator[Section]:
     provenance = [tables.pairs("Where the numbers come from", ("name", "value"), c.provenance)] * bool(c.provenance)
     provenance += [tables.pairs("Time taken", ("part", "time"), c.timings)] * bool(c.timings)
     yield Section("provenance", "Provenance", tables=tuple(provenance))
+
+
+def _alternation(c: Contents, first: Sequence[str]) -> Section:
+    name, title, found = "alternation", "Is alternation helping?", c.alternations
+    if not found:
+        return Section(name, title)
+    drawn = (
+        scenes.alternation(found, first),
+        scenes.prediction_and_measurement(found, first),
+        scenes.alternation_remainder(found, first),
+        scenes.agreement_growth(found, first),
+        *(scenes.curvature_tensor(record) for record in found[:1]),
+    )
+    return Section(name, title, drawn, (alternation_table(found),), words=verdict_words(found))
 
 
 def _exploration(c: Contents, first: Sequence[str]) -> tuple[Scene, ...]:

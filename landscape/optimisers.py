@@ -95,12 +95,20 @@ def save_states(optimisers: Sequence[torch.optim.Optimizer]) -> bytes:
     return bytes(save_tensors(tensors, {"plain": json.dumps(plain)}))
 
 
-def load_states(optimisers: Sequence[torch.optim.Optimizer], data: bytes) -> None:
-    """Puts states saved by `save_states` back into fresh optimisers over the same parameters."""
-    states: list[dict[int, dict[str, Any]]] = [{} for _ in optimisers]
+def read_states(data: bytes) -> list[dict[int, dict[str, Any]]]:
+    """What `save_states` saved: for each optimiser, by the number of a parameter, its tensors and plain numbers."""
+    states: list[dict[int, dict[str, Any]]] = []
     for where, value in {**load_tensors(data), **_plain(data)}.items():
         number, parameter, name = where.split("/", 2)
+        states += [{} for _ in range(len(states), int(number) + 1)]
         states[int(number)].setdefault(int(parameter), {})[name] = value
+    return states
+
+
+def load_states(optimisers: Sequence[torch.optim.Optimizer], data: bytes) -> None:
+    """Puts states saved by `save_states` back into fresh optimisers over the same parameters."""
+    states = read_states(data)
+    states += [{} for _ in range(len(states), len(optimisers))]
     for optimiser, state in zip(optimisers, states, strict=True):
         optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
         _put_back(optimiser, state)

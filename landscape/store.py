@@ -492,6 +492,31 @@ def open(path: Path | str) -> Trajectory:
         raise _damaged(path) from error
 
 
+def state(path: Path | str, row: int) -> bytes:
+    """The optimiser states at a snapshot, for `landscape.optimisers.read_states`; a file keeps those of its last ones.
+
+    Raises:
+        LandscapeError: the file keeps none of that snapshot.
+    """
+    path = Path(path)
+    return _read(path, lambda file: _kept_state(file, row, path))
+
+
+def _kept_state(file: h5py.File, row: int, path: Path) -> bytes:
+    row = range(len(file["snapshots/step"]))[row]
+    step = int(file["snapshots/step"][row])
+    for slot in (0, 1):
+        there, size, checksum = (int(value) for value in file["resume/info"][slot])
+        data = bytes(file[f"resume/{slot}"][:size].tobytes())
+        if there == step and size and zlib.crc32(data) == checksum:
+            return data
+    last = max(int(info[0]) for info in file["resume/info"])
+    raise LandscapeError(
+        f"{path} keeps no optimiser state of step {step}: expected the last snapshot, at step {last}, since only "
+        "the latest states are kept"
+    )
+
+
 def _require_format(file: h5py.File, path: Path) -> None:
     found = file.attrs.get("format")
     found = found.decode(errors="replace") if isinstance(found, bytes) else found

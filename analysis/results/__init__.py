@@ -5,6 +5,7 @@ A record never changes a measured value: logarithms, clipping and smoothing happ
 """
 
 from analysis.results.agreement import TaskAgreement
+from analysis.results.alternation import HELPS, HURTS, UNDECIDED, Alternation
 from analysis.results.base import AVERAGE, Array, Check, Estimate, Record, Run
 from analysis.results.curvature import Eigenpairs, EigenvalueHistory
 from analysis.results.densities import Curve, Density, Moments, SpectrumSummary
@@ -27,6 +28,10 @@ from analysis.results.training import RateSearch, Training
 __all__ = [
     "AVERAGE",
     "BUDGETS",
+    "HELPS",
+    "HURTS",
+    "UNDECIDED",
+    "Alternation",
     "Array",
     "Check",
     "Comparison",

@@ -6,11 +6,13 @@ one report agree.
 """
 
 from figures.scenes.agreement import cross_curvature, eigenvalue_shares, gradient_agreement, principal_angles
+from figures.scenes.alternation import alternation, alternation_remainder, prediction_and_measurement
 from figures.scenes.conflicts import conflict_map
 from figures.scenes.densities import cumulative, densities_along, density
 from figures.scenes.differences import difference
 from figures.scenes.explorations import distance_matrix, exploration
 from figures.scenes.faithfulness import gap, shares
+from figures.scenes.implied_agreement import agreement_growth, curvature_tensor
 from figures.scenes.landscapes import significant, surface, surface_relief
 from figures.scenes.learning import rate_search, training
 from figures.scenes.lines import profile
@@ -22,11 +24,15 @@ from figures.scenes.tracks import layer_eigenvalues, tracked_eigenvalues
 from figures.scenes.verdicts import comparisons
 
 __all__ = [
+    "agreement_growth",
     "along_updates",
+    "alternation",
+    "alternation_remainder",
     "comparisons",
     "conflict_map",
     "cross_curvature",
     "cumulative",
+    "curvature_tensor",
     "densities_along",
     "density",
     "difference",
@@ -38,6 +44,7 @@ __all__ = [
     "gradient_agreement",
     "interpolation",
     "layer_eigenvalues",
+    "prediction_and_measurement",
     "principal_angles",
     "profile",
     "profile_ensemble",

@@ -15,13 +15,14 @@ from tests.cli.desk import MODELS, SHORT, Desk, require_sentence
 HIDDEN, SHOWN = "\x1b[?25l", "\x1b[?25h"
 """What makes a terminal hide its cursor and show it again."""
 
-COMMANDS = ("study", "train", "surface", "hessian", "explore", "figures", "report", "info")
+COMMANDS = ("study", "train", "surface", "hessian", "theory", "explore", "figures", "report", "info")
 
 
 LINES = {
     "train": ("train", "quadratic", "--seed", "1", *SHORT, "--out", "new.h5"),
     "surface": ("surface", "run.h5", "--nx", "3", "--ny", "4", "--out", "new.h5"),
     "hessian": ("hessian", "run.h5", "--at", "last", "--top", "1", "--out", "new.h5"),
+    "theory": ("theory", "run.h5", "--at", "last", "--orders", "none", "--out", "new.h5"),
     "explore": ("explore", "run.h5", "--out", "new.h5"),
     "figures": ("figures", "results.h5", "--out", "new", "--format", "svg"),
     "report": ("report", "results.h5", "--out", "new.html"),
