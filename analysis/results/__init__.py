@@ -7,6 +7,7 @@ A record never changes a measured value: logarithms, clipping and smoothing happ
 from analysis.results.base import AVERAGE, Array, Check, Estimate, Record, Run
 from analysis.results.curvature import Eigenpairs, EigenvalueHistory
 from analysis.results.exploration import BUDGETS, Comparison, DistanceMatrix, Exploration
+from analysis.results.movement import LOSS, Displacements, Movement, WalkNull
 from analysis.results.planes import Faithfulness, Feet, Line, Plane, PlaneStability, Shadow, Subspace
 from analysis.results.surfaces import (
     ConflictMap,
@@ -23,10 +24,12 @@ from analysis.results.training import RateSearch, Training
 __all__ = [
     "AVERAGE",
     "BUDGETS",
+    "LOSS",
     "Array",
     "Check",
     "Comparison",
     "ConflictMap",
+    "Displacements",
     "DistanceMatrix",
     "Eigenpairs",
     "EigenvalueHistory",
@@ -37,6 +40,7 @@ __all__ = [
     "Interpolation",
     "Line",
     "Plane",
+    "Movement",
     "PlaneStability",
     "Profile",
     "ProfileEnsemble",
@@ -50,4 +54,5 @@ __all__ = [
     "SurfaceShape",
     "Training",
     "Values",
+    "WalkNull",
 ]
