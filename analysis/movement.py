@@ -6,20 +6,20 @@ found[0].movement.of("net"), found[0].displacements.exponent, found[0].null.high
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from threading import Lock
 
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from analysis import diffusion, nulls, paths
+from analysis.accounts import Distances
+from analysis.advance import Advance, Clock
 from analysis.diffusion import Lags
 from analysis.forms import Filterwise, Form, Invariant, Raw, Relative
-from analysis.onepass import Distances, Passed, distances
+from analysis.onepass import Passed, distances
 from analysis.results import Array, Displacements, Movement, WalkNull
 from analysis.subsets import Shared, Subset, WithoutNorms, heads, layers, slots_of
 from analysis.subspaces import run_of
@@ -79,21 +79,6 @@ class Moved:
     """None also where no walk was asked for."""
 
 
-@dataclass(frozen=True)
-class Advance:
-    """How far `measure` is."""
-
-    done: float
-    """Share of the work, from 0 to 1."""
-    seconds: float
-    """Since it began."""
-
-    @property
-    def left(self) -> float:
-        """Seconds left at the rate so far; infinite at the beginning."""
-        return self.seconds * (1 - self.done) / self.done if self.done > 0 else float("inf")
-
-
 def everything(layout: Layout, followed: Sequence[str] = ()) -> Measuring:
     """All subsets of a layout in all forms: shared, shared without norm layers, every head, every shared layer.
 
@@ -130,7 +115,7 @@ def measure(
             f"expected one direction or more, no draws or more, one worker or more; got {chosen.directions}, "
             f"{chosen.draws}, {chosen.workers}"
         )
-    clock = _Clock([_amount(run, chosen) for run in runs], progress)
+    clock = Clock([_amount(run, chosen) for run in runs], progress)
     memory = chosen.max_memory // min(chosen.workers, len(runs))
 
     def one(number: int) -> list[Moved]:
@@ -338,27 +323,3 @@ def _amount(run: Trajectory, chosen: Measuring) -> float:
 
 def _measuring(count: int, chosen: Measuring) -> int:
     return 60 * count**2 * (chosen.draws + count)
-
-
-class _Clock:
-    """Adds up what several runs have done."""
-
-    def __init__(self, amounts: Sequence[float], progress: Callable[[Advance], None]) -> None:
-        self._amounts, self._progress = amounts, progress
-        self._done, self._began, self._lock = [0.0] * len(amounts), time.perf_counter(), Lock()
-
-    def of(self, number: int) -> Callable[[int], None]:
-        def tell(amount: int) -> None:
-            """Nothing done: the pass begins again."""
-            self._set(number, min(self._done[number] + amount, self._amounts[number]) if amount else 0.0)
-
-        return tell
-
-    def end(self, number: int) -> None:
-        self._set(number, self._amounts[number])
-
-    def _set(self, number: int, done: float) -> None:
-        with self._lock:
-            self._done[number] = done
-            share = sum(self._done) / max(sum(self._amounts), 1.0)
-            self._progress(Advance(share, time.perf_counter() - self._began))

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from threadpoolctl import threadpool_limits
 
+from analysis.accounts import Accounts, Distances
 from analysis.forms import Form, TensorPath, any_by_units, tensor_path
 from analysis.gram import COLUMNS
 from analysis.results import Array
@@ -32,25 +33,6 @@ APART = 50_000
 take longer than multiplying all units once more."""
 WIDEST = 1 << 28
 """Bytes of a block beyond which a wider one reads no faster."""
-
-
-@dataclass(frozen=True, eq=False)
-class Distances:
-    """Squared distances of one subset in one form. The units are the form's."""
-
-    subset: Subset
-    form: Form
-    squares: Array | None
-    """[S, S], or None where nothing can be said; `why` says so."""
-    entries: int
-    """Entries of theta that they are made of."""
-    start_norm: float
-    """||theta_0|| of the whole subset."""
-    why: str = ""
-    left_out: tuple[str, ...] = ()
-    """Tensors of the subset that this form leaves out."""
-    units: int = 0
-    """Output units of the subset that start at zero, and that the filter-wise form leaves out."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +86,7 @@ def distances(
     with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads or cores()) as pool:
         while len(rows):
             try:
-                made = _Accounts(subsets, members, forms, bool(trajectory.steps[rows[0]] == 0))
+                made = Accounts(subsets, members, forms, bool(trajectory.steps[rows[0]] == 0))
                 for tensor in _tensors(source, wanted, rows, any_by_units(forms), reserve, pool, tell):
                     made.add(tensor)
                 return Passed(rows, made.from_start, made.close(), error_of(trajectory))
@@ -309,77 +291,3 @@ def _increments(rows: Array) -> Array:
     moved[0] = wide[0]
     np.subtract(wide[1:], wide[:-1], out=moved[1:])
     return moved
-
-
-class _Accounts:
-    """Sums over tensors for every subset and form."""
-
-    def __init__(
-        self, subsets: Sequence[Subset], members: Sequence[Sequence[Slot]], forms: Sequence[Form], from_start: bool
-    ) -> None:
-        self.from_start = from_start
-        self._accounts = [
-            _Account(subset, frozenset(slot.name for slot in slots), form)
-            for subset, slots in zip(subsets, members, strict=True)
-            for form in forms
-        ]
-
-    def add(self, tensor: TensorPath) -> None:
-        for account in self._accounts:
-            if tensor.slot.name in account.names:
-                account.add(tensor, self.from_start)
-
-    def close(self) -> tuple[Distances, ...]:
-        return tuple(account.close(self.from_start) for account in self._accounts)
-
-
-class _Account:
-    def __init__(self, subset: Subset, names: frozenset[str], form: Form) -> None:
-        self.names, self._subset, self._form = names, subset, form
-        self._squares: Array | None = None
-        self._known, self._weight, self._divided = True, 0.0, False
-        self._entries, self._start, self._units = 0, 0.0, 0
-        self._left_out: list[str] = []
-
-    def add(self, tensor: TensorPath, from_start: bool) -> None:
-        self._start += tensor.start
-        part = self._form.part(tensor, from_start)
-        if part is None:
-            self._left_out.append(tensor.slot.name)
-            return
-        if self._form.by_units and tensor.unit_squares is not None:
-            self._units += tensor.slot.shape[0] - tensor.units
-        self._entries += part.entries
-        if part.weight is not None:
-            self._weight += part.weight
-            self._divided = True
-        if part.squares is None:
-            self._known = False
-        elif self._squares is None:
-            self._squares = part.squares.copy()
-        else:
-            self._squares += part.squares
-
-    def close(self, from_start: bool) -> Distances:
-        squares, why = self._squares, self._form.refusal(self.names)
-        if why:
-            squares = None
-        elif not self._known:
-            squares = None
-            why = "the start is missing" if not from_start else "a projection keeps no output units"
-        elif squares is None:
-            why = "no tensor of the subset has a place in this form"
-        elif self._divided and not self._weight > 0:
-            squares, why = None, "the subset starts at zero"
-        elif self._divided:
-            squares = squares / self._weight
-        return Distances(
-            self._subset,
-            self._form,
-            squares,
-            self._entries,
-            float(np.sqrt(self._start)),
-            why,
-            tuple(self._left_out),
-            self._units,
-        )

@@ -12,6 +12,7 @@ from figures.scenes.faithfulness import gap, shares
 from figures.scenes.landscapes import significant, surface, surface_relief
 from figures.scenes.learning import rate_search, training
 from figures.scenes.lines import profile
+from figures.scenes.movements import displacement, movement, turning
 from figures.scenes.sampled import interpolation, profile_ensemble, surface_ensemble
 from figures.scenes.spectra import eigenvalues
 from figures.scenes.verdicts import comparisons
@@ -20,11 +21,13 @@ __all__ = [
     "comparisons",
     "conflict_map",
     "difference",
+    "displacement",
     "distance_matrix",
     "eigenvalues",
     "exploration",
     "gap",
     "interpolation",
+    "movement",
     "profile",
     "profile_ensemble",
     "rate_search",
@@ -34,4 +37,5 @@ __all__ = [
     "surface_ensemble",
     "surface_relief",
     "training",
+    "turning",
 ]
