@@ -21,7 +21,7 @@ from analysis.results import Array
 from landscape.randomness import generator
 
 QUANTILES = (0.025, 0.5, 0.975)
-POINTS = 12
+POINTS = 20
 """Snapshots at which the walks are measured: evenly spread, with the last."""
 MOST_DIMENSIONS = 1 << 40
 

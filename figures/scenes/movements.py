@@ -36,6 +36,9 @@ GUIDES = {1: Look(style.FAINT, "dash", width=0.7), 2: Look(style.FAINT, "dashdot
 """Slopes: 1 of a random walk, 2 of a straight line."""
 BINS = 18
 """Of the histogram of angles, 10 degrees each."""
+ANGLES = tuple(float(k) for k in range(0, 181, 30))
+ANGLE_TEXTS = tuple(f"{k:g}" for k in ANGLES)
+MARGIN = 0.04
 ROOM = 1.3
 
 
@@ -61,14 +64,14 @@ def displacement(items: Sequence[Displacements], order: Sequence[str] = ()) -> S
     curves = Panel(
         "mean-squared displacement",
         log_axis("lag (steps)", *(item.lags for item in items)),
-        log_axis(f"mean-squared displacement (({unit})\u00b2)", *values),
+        log_axis(f"mean-squared displacement ({_squared(unit)})", *values),
         tuple(marks),
     )
     exponents = _exponents(items, every)
     first = items[0]
     caption = sentences(
-        f"Mean over pairs of snapshots of ||theta_j \u2212 theta_i||\u00b2 against how many steps they are apart; {_of(first)}; "
-        f"{seeds_of([item.run for item in items])}.",
+        "Mean over pairs of snapshots of ||theta_j \u2212 theta_i||\u00b2 against how many steps they are apart; "
+        f"{_of(first)}; {seeds_of([item.run for item in items])}.",
         "Right: least-squares slopes between the lags that each fit covers, with jackknife standard errors; 1 for a "
         "random walk, 2 along a straight line.",
         _walk_words(first.draws),
@@ -106,9 +109,7 @@ def turning(items: Sequence[Displacements], order: Sequence[str] = ()) -> Scene:
     middle = Segments(right, np.zeros(1), right, np.full(1, ROOM * top or 1.0), WALK)
     panel = Panel(
         "turning angles",
-        Axis(
-            "angle between neighbouring increments (degrees)", range=(0.0, 180.0), ticks=_angle_ticks(), texts=_texts()
-        ),
+        Axis("angle between neighbouring increments (degrees)", "linear", (0.0, 180.0), ANGLES, ANGLE_TEXTS),
         Axis("share of turns", range=(0.0, ROOM * top or 1.0)),
         (null, middle, *marks),
     )
@@ -167,9 +168,8 @@ def movement(
 def _guides(items: Sequence[Displacements]) -> Iterable[Line]:
     """Slopes through the middle of what is drawn at the shortest lag."""
     lags = np.concatenate([item.lags for item in items])
-    start = float(
-        np.exp(np.mean([np.log(item.msd[0]) for item in items if len(item.msd) and item.msd[0] > 0] or [0.0]))
-    )
+    shortest = [item.msd[0] for item in items if len(item.msd) and item.msd[0] > 0]
+    start = float(np.exp(np.mean(np.log(shortest or [1.0]))))
     ends = np.array([lags.min(), lags.max()])
     for slope, look in GUIDES.items():
         yield Line(ends, start * (ends / ends[0]) ** slope, look)
@@ -249,7 +249,9 @@ def _loss(items: Sequence[Movement]) -> Axis:
     axis = loss_axis("average loss reached", *reached)
     values = np.concatenate(reached)
     values = values[np.isfinite(values)]
-    ends = (float(values.max()), float(values.min())) if values.size and values.max() > values.min() else None
+    wide = values.size > 0 and values.max() > values.min()
+    room = MARGIN * (values.max() - values.min()) if wide and axis.scale == "linear" else 0.0
+    ends = (float(values.max() + room), float(values.min() - room)) if wide else None
     return Axis(axis.label, axis.scale, ends, axis.ticks if axis.scale == "log" else (), axis.texts)
 
 
@@ -258,14 +260,10 @@ def _of(item: Displacements | Movement) -> str:
     return f"parameters: {item.subset}{form}"
 
 
+def _squared(unit: str) -> str:
+    return f"{unit}\u00b2" if unit.isalpha() else f"({unit})\u00b2"
+
+
 def _walk_words(draws: int) -> str:
-    words = "Dotted: random walks with the same step lengths and dimension"
+    words = "Dotted, in the colour of the strategy: random walks with its step lengths and dimension"
     return f"{words}, with a band from 2.5 to 97.5 % of {draws} draws." if draws else f"{words}, on average."
-
-
-def _angle_ticks() -> tuple[float, ...]:
-    return tuple(float(k) for k in range(0, 181, 30))
-
-
-def _texts() -> tuple[str, ...]:
-    return tuple(f"{k}" for k in range(0, 181, 30))
