@@ -119,7 +119,7 @@ def _child(path: Path, what: str, state: str) -> dict[str, float]:
     if state == "cold":
         _forget(path)
     command = [sys.executable, "-m", "benchmarks.bench_exploration", str(path), what]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     found: dict[str, float] = json.loads(done.stdout)
     return found
 
