@@ -1,149 +1,161 @@
-"""v_i' H_n v_j for every example n: what the Hessian of one example's loss says of a few directions."""
+"""In which form distances are taken: raw, relative, filter-wise relative, or blind to the scale of normed layers."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from fnmatch import fnmatchcase
+from typing import Protocol
 
-import torch
-from torch import Tensor
-from torch.func import jvp
+import numpy as np
 
+from analysis import paths
 from analysis.results import Array
-from analysis.subsets import Shared, Subset
-from landscape.data import Batch
-from landscape.errors import LandscapeError
-from landscape.problem import Problem
-
-AGREEMENT = 1e-3
-"""How far forward and reverse mode may be apart, relative to the largest entry: float32 leaves some 1e-5."""
+from landscape.trajectory import Slot
 
 
-class Weighted:
-    """sum_t w_t loss_t of every example of a batch, as a function of theta [P]."""
+@dataclass(frozen=True, eq=False)
+class TensorPath:
+    """What one pass over a file learns of one tensor: inner products of its start and its S - 1 increments."""
 
-    def __init__(self, problem: Problem, buffers: Tensor, weights: Sequence[float]) -> None:
-        self._problem, self._buffers = problem, buffers
-        self._weights = [(t, float(w)) for t, w in enumerate(weights) if w]
+    slot: Slot
+    start: float
+    """||theta_0||^2"""
+    squares: Array
+    """[S, S] squared distances"""
+    radial: Array
+    """[S] ||theta_i||^2"""
+    unit_squares: Array | None
+    """[S, S] sum over output units of squared distances divided by the unit's ||theta_0||^2; None where not asked for
+    or not known."""
+    units: int
+    """Output units with a start that has length."""
 
-    def losses(self, theta: Tensor, batch: Batch) -> Tensor:
-        """[B]"""
-        losses = self._problem.task_losses(theta, batch, self._buffers)
-        return torch.stack([w * losses[t] for t, w in self._weights]).sum(0)
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What one tensor adds to a form's squared distances: sum of `squares`, over sum of `weight` where there is one."""
+
+    squares: Array | None
+    """None where nothing can be said without the start."""
+    weight: float | None
+    entries: int
 
 
-class FormMethod(Protocol):
-    """A way to compute the forms [B, k, k] of a batch for rows [k, P]."""
+class Form(Protocol):
+    """How the tensors of a subset make one squared distance."""
 
     @property
     def label(self) -> str: ...
-    def forms(self, weighted: Weighted, theta: Tensor, batch: Batch, rows: Tensor) -> Tensor: ...
+    @property
+    def unit(self) -> str: ...
+    @property
+    def by_units(self) -> bool:
+        """Whether it needs the output units apart."""
+        ...
+
+    def refusal(self, names: Iterable[str]) -> str:
+        """Why the form says nothing of a subset with these tensors; empty where it does."""
+        ...
+
+    def part(self, tensor: TensorPath, from_start: bool) -> Part | None:
+        """What a tensor adds; None where it is left out. `from_start`: whether the first snapshot is the run's."""
+        ...
+
+
+class _Any:
+    """Says something of every subset."""
+
+    def refusal(self, names: Iterable[str]) -> str:
+        return ""
 
 
 @dataclass(frozen=True)
-class ForwardTwice:
-    """Forward mode over forward mode, v_i' H_n v_j = d/da d/db loss_n(theta + a v_i + b v_j). Cost: about 4 forward
-    passes an entry, k (k + 1) / 2 entries. Needs a forward derivative of every operation.
-    """
+class Raw(_Any):
+    """||theta_i - theta_j||."""
 
-    label = "forward mode over forward mode"
+    label, unit, by_units = "raw", "parameter", False
 
-    def forms(self, weighted: Weighted, theta: Tensor, batch: Batch, rows: Tensor) -> Tensor:
-        def slope(row: Tensor) -> Any:
-            return lambda there: jvp(lambda x: weighted.losses(x, batch), (there,), (row,))[1]
-
-        count = len(rows)
-        made = torch.zeros(len(batch), count, count, dtype=torch.float64, device=theta.device)
-        with torch.no_grad():
-            for i in range(count):
-                for j in range(i, count):
-                    made[:, i, j] = made[:, j, i] = jvp(slope(rows[i]), (theta,), (rows[j],))[1].double()
-        return made
+    def part(self, tensor: TensorPath, from_start: bool) -> Part | None:
+        return Part(tensor.squares, None, tensor.slot.size)
 
 
 @dataclass(frozen=True)
-class ReverseThrice:
-    """Reverse mode alone: p(w) = v_j' d/dtheta (v_i' d/dtheta sum_n w_n loss_n) is linear in the weights w of the
-    examples, so that dp/dw [B] holds v_j' H_n v_i. Cost: k products and k (k + 1) / 2 backward passes through them.
+class Relative(_Any):
+    """||theta_i - theta_j|| / ||theta_0||, norms of the whole subset."""
+
+    label, unit, by_units = "relative", "||theta_0||", False
+
+    def part(self, tensor: TensorPath, from_start: bool) -> Part | None:
+        return Part(tensor.squares if from_start else None, tensor.start, tensor.slot.size)
+
+
+@dataclass(frozen=True)
+class Filterwise(_Any):
+    """Root mean square over output units u of ||theta_i,u - theta_j,u|| / ||theta_0,u||.
+
+    A unit is an index of the first dimension of a tensor with two or more (Li et al., arXiv 1712.09913). Biases and
+    norm layers (tensors with fewer dimensions) are left out, and so are units that start at zero.
     """
 
-    label = "reverse mode three times"
+    label, unit, by_units = "filterwise", "rms of units", True
 
-    def forms(self, weighted: Weighted, theta: Tensor, batch: Batch, rows: Tensor) -> Tensor:
-        count = len(rows)
-        made = torch.zeros(len(batch), count, count, dtype=torch.float64, device=theta.device)
-        with torch.enable_grad():
-            there = theta.detach().requires_grad_()
-            of_example = torch.ones(len(batch), dtype=theta.dtype, device=theta.device, requires_grad=True)
-            total = (of_example * weighted.losses(there, batch)).sum()
-            (gradient,) = torch.autograd.grad(total, there, create_graph=True, materialize_grads=True)
-            for i in range(count):
-                product = _derivative(gradient @ rows[i], there, keep=True)
-                for j in range(i, count):
-                    entry = _derivative(product @ rows[j], of_example, keep=False)
-                    made[:, i, j] = made[:, j, i] = entry.detach().double()
-        return made
+    def part(self, tensor: TensorPath, from_start: bool) -> Part | None:
+        if len(tensor.slot.shape) < 2:
+            return None
+        return Part(tensor.unit_squares if from_start else None, tensor.units, tensor.slot.size)
 
 
-def _derivative(value: Tensor, of: Tensor, keep: bool) -> Tensor:
-    if not value.requires_grad:
-        return torch.zeros_like(of)
-    (found,) = torch.autograd.grad(value, of, create_graph=keep, retain_graph=True, materialize_grads=True)
-    return found
+@dataclass(frozen=True)
+class Invariant:
+    """Blind to the scale of tensors that a norm follows, whose scale changes no loss: root mean square over tensors.
 
-
-def per_example_forms(
-    problem: Problem,
-    theta: Array,
-    buffers: Array,
-    weights: Sequence[float],
-    vectors: Array,
-    on: Subset = Shared(),
-) -> tuple[Array, str]:
-    """v_i' H_n v_j [N, k, k] in float64 for every example n of the evaluation set, and by which method.
-
-    H_n is the Hessian of sum_t w_t loss_t of example n with respect to the entries of theta in `on`, the others and
-    the buffers held fixed; `vectors` are rows [k, n] over those entries. Forward mode over forward mode is used where
-    it works and meets reverse mode on a few examples, else reverse mode.
-
-    Cost: see the methods; memory of one micro-batch and N k^2 numbers.
-
-    Raises:
-        LandscapeError: weights or vectors that do not fit the problem.
+    `followed` are patterns of those tensors' names (`analysis.invariance.followed` finds them from a problem). Each of
+    them counts as a direction: the chord between theta_i / ||theta_i|| and theta_j / ||theta_j||, 2 sin(angle / 2).
+    From (||theta_i - theta_j||^2 - (r_i - r_j)^2) / (r_i r_j), r the norms, which keeps the digits of small angles.
+    Every other tensor with two or more dimensions counts relative to the norm of its start. Tensors with fewer
+    dimensions are left out, and so are those that start at zero.
     """
-    if len(weights) != len(problem.tasks) or not any(weights):
-        raise LandscapeError(
-            f"expected one weight for each of the {len(problem.tasks)} tasks, not all zero, got {list(weights)}"
-        )
-    there = torch.tensor(theta, dtype=problem.dtype, device=problem.device)
-    spans = on.spans(problem.layout)
-    size = sum(span.stop - span.start for span in spans)
-    if vectors.ndim != 2 or vectors.shape[1] != size:
-        raise LandscapeError(
-            f"expected vectors [k, {size}] on the parameters {on.label!r}, got shape {list(vectors.shape)}"
-        )
-    rows = torch.zeros(len(vectors), problem.layout.size, dtype=problem.dtype, device=problem.device)
-    given, start = torch.tensor(vectors, dtype=problem.dtype, device=problem.device), 0
-    for span in spans:
-        rows[:, span] = given[:, start : start + span.stop - span.start]
-        start += span.stop - span.start
-    weighted = Weighted(problem, torch.tensor(buffers, device=problem.device), weights)
-    method = _choose(weighted, there, problem.evaluation[:2], rows)
-    pieces = problem.evaluation.pieces(problem.micro_batch)
-    forms = torch.cat([method.forms(weighted, there, batch, rows) for batch in pieces])
-    return forms.cpu().numpy(), method.label
+
+    followed: tuple[str, ...] = ()
+    label, unit, by_units = "invariant", "rms of tensors", False
+
+    def refusal(self, names: Iterable[str]) -> str:
+        if any(self.has(name) for name in names):
+            return ""
+        return "no tensor of the subset is known to be followed by a norm"
+
+    def has(self, name: str) -> bool:
+        """Whether a tensor is one of those that a norm follows."""
+        return any(fnmatchcase(name, pattern) for pattern in self.followed)
+
+    def part(self, tensor: TensorPath, from_start: bool) -> Part | None:
+        if len(tensor.slot.shape) < 2 or not tensor.start:
+            return None
+        if not self.has(tensor.slot.name):
+            return Part(tensor.squares / tensor.start if from_start else None, 1.0, tensor.slot.size)
+        return Part(chords(tensor.squares, tensor.radial), 1.0, tensor.slot.size)
 
 
-def _choose(weighted: Weighted, theta: Tensor, few: Batch, rows: Tensor) -> FormMethod:
-    """Forward mode can fail in many ways (an operation without a forward derivative, a custom function), or give wrong
-    numbers without a word: it is used only where it meets reverse mode.
+def chords(squares: Array, radial: Array) -> Array:
+    """Squared chords between directions, from squared distances [S, S] and squared norms [S]."""
+    norms = np.sqrt(radial)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        found = (squares - (norms[:, None] - norms[None, :]) ** 2) / np.outer(norms, norms)
+    return np.asarray(np.maximum(found, 0.0))
+
+
+def tensor_path(slot: Slot, gram: Array, by_units: Array | None, units: int, norms: Array | None = None) -> TensorPath:
+    """From the inner products [S, S] of theta_0 (row 0) and the increments (the others), and the same summed over
+    output units that are divided by their start's norm. `norms` [S] are ||theta_i||^2 where the products are estimates.
     """
-    reverse = ReverseThrice().forms(weighted, theta, few, rows[-1:])
-    try:
-        forward = ForwardTwice().forms(weighted, theta, few, rows[-1:])
-    except (RuntimeError, NotImplementedError):
-        return ReverseThrice()
-    scale = max(float(reverse.abs().max()), torch.finfo(rows.dtype).tiny)
-    meets = float((forward - reverse).abs().max()) <= AGREEMENT * scale
-    return ForwardTwice() if meets else ReverseThrice()
+    squares = paths.from_increments(gram[1:, 1:])
+    along = np.concatenate([[0.0], 2 * np.cumsum(gram[0, 1:])])
+    radial = np.maximum(gram[0, 0] + along + squares[0], 0.0) if norms is None else norms
+    shares = None if by_units is None else paths.from_increments(by_units[1:, 1:])
+    return TensorPath(slot, float(radial[0]), squares, radial, shares, units)
+
+
+def any_by_units(forms: Iterable[Form]) -> bool:
+    """Whether one of the forms needs the output units apart."""
+    return any(form.by_units for form in forms)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from analysis.forms import per_example_forms
+from analysis.example_forms import per_example_forms
 from analysis.results import Array, Eigenpairs, EigenvalueIntervals
 from analysis.subsets import Shared, Subset
 from landscape.errors import LandscapeError

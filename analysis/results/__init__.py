@@ -11,6 +11,7 @@ from analysis.results.curvature import Eigenpairs, EigenvalueHistory
 from analysis.results.densities import Curve, Density, Moments, SpectrumSummary
 from analysis.results.exploration import BUDGETS, Comparison, DistanceMatrix, Exploration
 from analysis.results.krylov import EigenvalueIntervals, LanczosState
+from analysis.results.movement import LOSS, Displacements, Movement, WalkNull
 from analysis.results.planes import Faithfulness, Feet, Line, Plane, PlaneStability, Shadow, Subspace
 from analysis.results.surfaces import (
     ConflictMap,
@@ -27,17 +28,15 @@ from analysis.results.training import RateSearch, Training
 
 __all__ = [
     "AVERAGE",
-    "BUDGETS",
-    "HELPS",
-    "HURTS",
-    "UNDECIDED",
     "Alternation",
     "Array",
+    "BUDGETS",
     "Check",
     "Comparison",
     "ConflictMap",
     "Curve",
     "Density",
+    "Displacements",
     "DistanceMatrix",
     "Eigenpairs",
     "EigenvalueHistory",
@@ -47,10 +46,14 @@ __all__ = [
     "Exploration",
     "Faithfulness",
     "Feet",
+    "HELPS",
+    "HURTS",
     "Interpolation",
+    "LOSS",
     "LanczosState",
     "Line",
     "Moments",
+    "Movement",
     "Plane",
     "PlaneStability",
     "Profile",
@@ -67,5 +70,7 @@ __all__ = [
     "SurfaceShape",
     "TaskAgreement",
     "Training",
+    "UNDECIDED",
     "Values",
+    "WalkNull",
 ]

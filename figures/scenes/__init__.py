@@ -16,6 +16,7 @@ from figures.scenes.implied_agreement import agreement_growth, curvature_tensor
 from figures.scenes.landscapes import significant, surface, surface_relief
 from figures.scenes.learning import rate_search, training
 from figures.scenes.lines import profile
+from figures.scenes.movements import displacement, movement, turning
 from figures.scenes.sampled import interpolation, profile_ensemble, surface_ensemble
 from figures.scenes.sharpness import along_updates, sharpness, sharpness_of_runs
 from figures.scenes.spectra import eigenvalues
@@ -36,6 +37,7 @@ __all__ = [
     "densities_along",
     "density",
     "difference",
+    "displacement",
     "distance_matrix",
     "eigenvalue_shares",
     "eigenvalues",
@@ -44,6 +46,7 @@ __all__ = [
     "gradient_agreement",
     "interpolation",
     "layer_eigenvalues",
+    "movement",
     "prediction_and_measurement",
     "principal_angles",
     "profile",
@@ -60,4 +63,5 @@ __all__ = [
     "surface_relief",
     "tracked_eigenvalues",
     "training",
+    "turning",
 ]

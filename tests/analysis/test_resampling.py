@@ -15,7 +15,7 @@ from torch.utils.data import TensorDataset
 from analysis import operators
 from analysis.eigenpairs import top_eigenpairs
 from analysis.eigensearch import Accuracy
-from analysis.forms import ForwardTwice, ReverseThrice, Weighted, per_example_forms
+from analysis.example_forms import ForwardTwice, ReverseThrice, Weighted, per_example_forms
 from analysis.resampling import Basic, Percentile, intervals, resampled_values
 from analysis.results import Eigenpairs
 from analysis.subsets import Everything, Head, Named, Shared
