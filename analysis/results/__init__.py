@@ -5,8 +5,23 @@ A record never changes a measured value: logarithms, clipping and smoothing happ
 """
 
 from analysis.results.base import AVERAGE, Array, Check, Estimate, Record, Run
+from analysis.results.comparison import (
+    EQUAL_LOSS,
+    ERROR_RATE,
+    FAIR_BUDGETS,
+    FEW,
+    FEWEST_SEEDS,
+    LARGER,
+    SMALLER,
+    UNCORRECTED,
+    UNDECIDED,
+    UNKNOWN,
+    BesideWalk,
+    Contrast,
+)
 from analysis.results.curvature import Eigenpairs, EigenvalueHistory
 from analysis.results.exploration import BUDGETS, Comparison, DistanceMatrix, Exploration
+from analysis.results.movement import Movement
 from analysis.results.planes import Faithfulness, Feet, Line, Plane, PlaneStability, Shadow, Subspace
 from analysis.results.surfaces import (
     ConflictMap,
@@ -23,10 +38,22 @@ from analysis.results.training import RateSearch, Training
 __all__ = [
     "AVERAGE",
     "BUDGETS",
+    "EQUAL_LOSS",
+    "ERROR_RATE",
+    "FAIR_BUDGETS",
+    "FEW",
+    "FEWEST_SEEDS",
+    "LARGER",
+    "SMALLER",
+    "UNCORRECTED",
+    "UNDECIDED",
+    "UNKNOWN",
     "Array",
+    "BesideWalk",
     "Check",
     "Comparison",
     "ConflictMap",
+    "Contrast",
     "DistanceMatrix",
     "Eigenpairs",
     "EigenvalueHistory",
@@ -36,6 +63,7 @@ __all__ = [
     "Feet",
     "Interpolation",
     "Line",
+    "Movement",
     "Plane",
     "PlaneStability",
     "Profile",
