@@ -18,6 +18,8 @@ POWER = 0.8
 """The chance with which a difference should be found that is called detectable."""
 HALVINGS = 80
 """Of the range in which a noncentral t distribution's parameter is sought: to the last digits."""
+EDGE, TAIL = 5.0, 1e-6
+"""A parameter below -EDGE or above t sqrt(chi^2(1 - TAIL) / m) + EDGE leaves next to nothing beyond a t of 0 or more."""
 RESAMPLED_AT_ONCE = 1 << 22
 """Numbers that the bootstrap draws at once, which bounds its memory."""
 
@@ -117,10 +119,11 @@ def hedges(freedom: Array) -> Array:
 def noncentrality(t: Array, freedom: Array, share: float) -> Array:
     """The parameter of the noncentral t distribution that puts this share of it below t [row]; NaN for infinite t."""
     known = np.isfinite(t) & (freedom > 0)
-    there, of = np.where(known, t, 0.0), np.where(known, freedom, 1.0)
-    room = 12 * np.sqrt(1 + there**2 / (2 * of))
-    found = _root(lambda parameter: stats.nct.cdf(there, of, parameter) - share, there - room, there + room)
-    return np.asarray(np.where(known, found, np.nan))
+    there, of, turned = np.where(known, np.abs(t), 0.0), np.where(known, freedom, 1.0), t < 0
+    wanted = np.where(turned, 1 - share, share)
+    most = there * np.sqrt(stats.chi2.isf(TAIL, of) / of) + EDGE
+    found = _root(lambda parameter: stats.nct.cdf(there, of, parameter) - wanted, np.full(len(there), -EDGE), most)
+    return np.asarray(np.where(known, np.where(turned, -found, found), np.nan))
 
 
 def detectable(shift: Shift, power: float = POWER) -> Array:
@@ -139,7 +142,7 @@ def detectable(shift: Shift, power: float = POWER) -> Array:
             power - stats.nct.sf(critical, distinct, parameter) - stats.nct.cdf(-critical, distinct, parameter)
         )
 
-    needed = _root(missing, zero, critical + 12 * np.sqrt(1 + critical**2 / (2 * distinct)))
+    needed = _root(missing, zero, critical * np.sqrt(stats.chi2.isf(TAIL, distinct) / distinct) + EDGE)
     return np.where(known, needed[back] * shift.stderr, np.nan)
 
 
