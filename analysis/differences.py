@@ -19,7 +19,7 @@ POWER = 0.8
 HALVINGS = 80
 """Of the range in which a noncentral t distribution's parameter is sought: to the last digits."""
 EDGE, TAIL = 5.0, 1e-6
-"""A parameter below -EDGE or above t sqrt(chi^2(1 - TAIL) / m) + EDGE leaves next to nothing beyond a t of 0 or more."""
+"""A parameter below -EDGE or above t sqrt(chi^2(1 - TAIL) / m) + EDGE leaves next to nothing on one side of t >= 0."""
 RESAMPLED_AT_ONCE = 1 << 22
 """Numbers that the bootstrap draws at once, which bounds its memory."""
 

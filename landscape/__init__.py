@@ -15,7 +15,7 @@ from landscape.problem import Problem, Task
 from landscape.recorder import Recorder
 from landscape.schedules import AtSteps, Every, LogSpaced
 from landscape.store import open
-from landscape.strategies import AdaTask, Alternating, Averaged, Grouped, Independent
+from landscape.strategies import AdaTask, Alternating, Averaged, Grouped, Independent, SingleTask
 from landscape.training import Plan, record, train
 from landscape.trajectory import Layout, Snapshot, Trajectory
 
@@ -35,6 +35,7 @@ __all__ = [
     "Plan",
     "Problem",
     "Recorder",
+    "SingleTask",
     "Snapshot",
     "Task",
     "TrainingDiverged",
