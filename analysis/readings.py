@@ -7,7 +7,7 @@ from typing import Protocol
 
 import numpy as np
 
-from analysis.results import BUDGETS, EQUAL_LOSS, FAIR_BUDGETS, Array, Run
+from analysis.results import BUDGETS, FAIR_BUDGETS, LOSS, Array, Run
 from landscape.errors import LandscapeError, unknown
 
 
@@ -40,12 +40,12 @@ class Measured(Protocol):
 
 def require_budget(name: str, tasks: Sequence[str]) -> None:
     """Raises unless runs of these tasks can be compared at this budget: one of `FAIR_BUDGETS`, or `loss:TASK`."""
-    each = [f"{EQUAL_LOSS}:{task}" for task in tasks]
+    each = [f"{LOSS}:{task}" for task in tasks]
     if name not in FAIR_BUDGETS and name not in each:
         raise unknown("budget", name, [*FAIR_BUDGETS, *each])
 
 
-def least_loss(run: Measured, budget: str = EQUAL_LOSS) -> Array:
+def least_loss(run: Measured, budget: str = LOSS) -> Array:
     """The smallest loss that a run has had up to each snapshot [snapshot]: of the tasks' average, or of `loss:TASK`.
 
     A loss that is not finite counts as none; NaN before the first finite one.

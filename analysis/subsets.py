@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Protocol
 
 from landscape.errors import LandscapeError
-from landscape.trajectory import SHARED, Layout, Slot
+from landscape.trajectory import SHARED, UNUSED, Layout, Slot
 
 
 class Subset(Protocol):
@@ -83,6 +83,88 @@ class Named:
 
     def _has(self, slot: Slot) -> bool:
         return any(fnmatchcase(slot.name, pattern) for pattern in self.patterns)
+
+
+@dataclass(frozen=True)
+class Layer:
+    """The tensors of one module, as `layers` lists them: `trunk.0` has `trunk.0.weight` and `trunk.0.bias`."""
+
+    name: str
+
+    @property
+    def label(self) -> str:
+        return f"layer {self.name or '(the model itself)'}"
+
+    def spans(self, layout: Layout) -> tuple[slice, ...]:
+        modules = list(dict.fromkeys(module_of(slot.name) for slot in layout.slots))
+        return _some(
+            layout.merged(slot for slot in layout.slots if module_of(slot.name) == self.name),
+            f"no layer is called {self.name!r}: expected one of {_few(modules)}",
+        )
+
+
+@dataclass(frozen=True)
+class WithoutNorms:
+    """A subset without the parameters of normalisation layers.
+
+    Such a layer is a module whose tensor called `weight` has fewer than two dimensions; `patterns` of tensor names take
+    the place of this rule.
+    """
+
+    inner: Subset
+    patterns: tuple[str, ...] = ()
+
+    @property
+    def label(self) -> str:
+        return f"{self.inner.label} without norm layers"
+
+    def spans(self, layout: Layout) -> tuple[slice, ...]:
+        norms = {
+            module_of(slot.name)
+            for slot in layout.slots
+            if slot.name.rpartition(".")[2] == "weight" and len(slot.shape) < 2
+        }
+
+        def is_norm(slot: Slot) -> bool:
+            if self.patterns:
+                return any(fnmatchcase(slot.name, pattern) for pattern in self.patterns)
+            return module_of(slot.name) in norms
+
+        kept = [slot for slot in slots_of(self.inner, layout) if not is_norm(slot)]
+        return _some(layout.merged(kept), f"nothing is left of the subset {self.inner.label!r} without norm layers")
+
+
+def module_of(name: str) -> str:
+    """The name of the module that a tensor belongs to."""
+    return name.rpartition(".")[0]
+
+
+def slots_of(subset: Subset, layout: Layout) -> tuple[Slot, ...]:
+    """The tensors of a subset, in order; one that the subset cuts through is refused."""
+    spans = subset.spans(layout)
+    found = []
+    for slot in layout.slots:
+        inside = sum(max(0, min(s.stop, slot.span.stop) - max(s.start, slot.span.start)) for s in spans)
+        if 0 < inside < slot.size:
+            raise LandscapeError(
+                f"the subset {subset.label!r} takes {inside} of the {slot.size} entries of {slot.name!r}: expected "
+                "whole tensors"
+            )
+        if inside:
+            found.append(slot)
+    return tuple(found)
+
+
+def layers(layout: Layout, subset: Subset = Shared()) -> tuple[Layer, ...]:
+    """The layers that a subset's tensors belong to, in order."""
+    names = dict.fromkeys(module_of(slot.name) for slot in slots_of(subset, layout))
+    return tuple(Layer(name) for name in names)
+
+
+def heads(layout: Layout) -> tuple[Head, ...]:
+    """The heads of a model, in order."""
+    owners = dict.fromkeys(slot.owner for slot in layout.slots if slot.size)
+    return tuple(Head(owner) for owner in owners if owner not in (SHARED, UNUSED))
 
 
 def parse(text: str) -> Subset:

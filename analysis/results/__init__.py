@@ -6,7 +6,6 @@ A record never changes a measured value: logarithms, clipping and smoothing happ
 
 from analysis.results.base import AVERAGE, Array, Check, Estimate, Record, Run
 from analysis.results.comparison import (
-    EQUAL_LOSS,
     ERROR_RATE,
     FAIR_BUDGETS,
     FEW,
@@ -21,7 +20,7 @@ from analysis.results.comparison import (
 )
 from analysis.results.curvature import Eigenpairs, EigenvalueHistory
 from analysis.results.exploration import BUDGETS, Comparison, DistanceMatrix, Exploration
-from analysis.results.movement import Movement
+from analysis.results.movement import LOSS, Displacements, Movement, WalkNull
 from analysis.results.planes import Faithfulness, Feet, Line, Plane, PlaneStability, Shadow, Subspace
 from analysis.results.surfaces import (
     ConflictMap,
@@ -38,12 +37,12 @@ from analysis.results.training import RateSearch, Training
 __all__ = [
     "AVERAGE",
     "BUDGETS",
-    "EQUAL_LOSS",
     "ERROR_RATE",
     "FAIR_BUDGETS",
     "FEW",
     "FEWEST_SEEDS",
     "LARGER",
+    "LOSS",
     "SMALLER",
     "UNCORRECTED",
     "UNDECIDED",
@@ -54,6 +53,7 @@ __all__ = [
     "Comparison",
     "ConflictMap",
     "Contrast",
+    "Displacements",
     "DistanceMatrix",
     "Eigenpairs",
     "EigenvalueHistory",
@@ -78,4 +78,5 @@ __all__ = [
     "SurfaceShape",
     "Training",
     "Values",
+    "WalkNull",
 ]

@@ -8,10 +8,10 @@ import numpy as np
 
 from analysis.results.base import Array, Record, Run, array, names
 from analysis.results.exploration import BUDGETS
+from analysis.results.movement import LOSS
 
-EQUAL_LOSS = "loss"
-"""The budget of an equal averaged loss on the evaluation set; `loss:TASK` is that of one task's."""
-FAIR_BUDGETS = (*BUDGETS, EQUAL_LOSS)
+FAIR_BUDGETS = (*BUDGETS, LOSS)
+"""`loss` is an equal averaged loss on the evaluation set, `loss:TASK` that of one task."""
 ERROR_RATE = 0.05
 """What is called clear is wrong at most this often where there is nothing: in the whole family of tests."""
 FEWEST_SEEDS = 3

@@ -1,0 +1,374 @@
+"""Squared distances between all snapshots of a run, for many subsets and forms at once, in one pass over the file.
+
+Rows of a block of columns become increments in float64, which float32 snapshots allow without any rounding, and their
+inner products are added up: with the start in the row that the first increment would have, one symmetric product a
+block holds the distances, the norms and the start's norm of a tensor. Output units that are wide enough are multiplied
+apart, so that the filter-wise form costs no second product. Blocks are as wide as the file's own chunks, the next one
+is read while the present one is multiplied.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from analysis.forms import Form, TensorPath, any_by_units, tensor_path
+from analysis.gram import COLUMNS
+from analysis.results import Array
+from analysis.subsets import Subset, slots_of
+from landscape.errors import LandscapeError
+from landscape.trajectory import Rows, Slot, Trajectory
+
+PIECE = 4096
+"""Columns multiplied at once, so that rows in float64 stay in a processor's cache."""
+APART = 50_000
+"""Entries (snapshots x inputs of a unit) from which a unit is multiplied by itself: below, adding up its product would
+take longer than multiplying all units once more."""
+WIDEST = 1 << 28
+"""Bytes of a block beyond which a wider one reads no faster."""
+
+
+@dataclass(frozen=True, eq=False)
+class Distances:
+    """Squared distances of one subset in one form. The units are the form's."""
+
+    subset: Subset
+    form: Form
+    squares: Array | None
+    """[S, S], or None where nothing can be said; `why` says so."""
+    entries: int
+    """Entries of theta that they are made of."""
+    start_norm: float
+    """||theta_0|| of the whole subset."""
+    why: str = ""
+    left_out: tuple[str, ...] = ()
+    """Tensors of the subset that this form leaves out."""
+    units: int = 0
+    """Output units of the subset that start at zero, and that the filter-wise form leaves out."""
+
+
+@dataclass(frozen=True, eq=False)
+class Passed:
+    """What one pass over a file brought."""
+
+    rows: Array
+    """The rows of the snapshots that are finite."""
+    from_start: bool
+    """Whether the first of them is the start of the run, step 0."""
+    found: tuple[Distances, ...]
+    """For every subset every form, in their order."""
+    error: float = 0.0
+    """Relative standard error of a distance: 0 where theta itself was kept."""
+
+
+class _NotFinite(Exception):
+    def __init__(self, rows: Array) -> None:
+        self.rows = rows
+
+
+def cores() -> int:
+    """Processor cores that this process may use, at most four: beyond, reading is what takes the time."""
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(4, there)
+
+
+def distances(
+    trajectory: Trajectory,
+    subsets: Sequence[Subset],
+    forms: Sequence[Form],
+    max_memory: int,
+    tell: Callable[[int], None] = lambda count: None,
+    threads: int = 0,
+) -> Passed:
+    """Squared distances [S, S] for every subset in every form.
+
+    Snapshots that are not finite in one of the subsets are left out of all; where one is found late, the pass begins
+    again without it. `max_memory` bounds what is held at once in bytes: two blocks of the file, and S x S numbers for
+    every subset and form. Blocks narrower than a chunk of the file (1 MiB a snapshot) read its chunks several times.
+    Cost: one pass over the subsets' columns, and S^2 P operations. `tell` is given the bytes passed.
+
+    Raises:
+        LandscapeError: a subset that is not there, no finite snapshot, or more memory needed than allowed.
+    """
+    members = [slots_of(subset, trajectory.layout) for subset in subsets]
+    wanted = [slot for slot in trajectory.layout.slots if any(slot in slots for slots in members)]
+    source = _source(trajectory)
+    reserve = _reserve(len(trajectory), len(subsets), len(forms), max_memory)
+    rows = np.arange(len(trajectory))
+    with threadpool_limits(1, user_api="blas"), ThreadPoolExecutor(threads or cores()) as pool:
+        while len(rows):
+            try:
+                made = _Accounts(subsets, members, forms, bool(trajectory.steps[rows[0]] == 0))
+                for tensor in _tensors(source, wanted, rows, any_by_units(forms), reserve, pool, tell):
+                    made.add(tensor)
+                return Passed(rows, made.from_start, made.close())
+            except _NotFinite as error:
+                rows = np.setdiff1d(rows, error.rows)
+                tell(0)
+    raise LandscapeError(
+        f"{trajectory.path} holds no snapshot that is finite in {', '.join(s.label for s in subsets)}: expected at "
+        "least one; train with a smaller rate, or choose other parameters"
+    )
+
+
+def _reserve(count: int, subsets: int, forms: int, max_memory: int) -> int:
+    """Bytes that are left for blocks."""
+    matrices = 8 * count**2 * (subsets * forms + 12)
+    left = max_memory - matrices
+    if left < matrices // 4 or left < 1 << 20:
+        raise LandscapeError(
+            f"distances between {count} snapshots for {subsets} subsets in {forms} forms take {matrices:,} bytes "
+            f"beside the blocks: expected at most {max_memory:,} in all; ask for fewer subsets, or allow more memory"
+        )
+    return left
+
+
+@dataclass(frozen=True, eq=False)
+class _Source:
+    """Where the rows of a tensor are, and what else is known of it."""
+
+    rows: Rows
+    span: Callable[[Slot], slice]
+    norms: Callable[[Slot], Array] | None = None
+    """Exact ||theta||^2 of a tensor at every snapshot, where its rows are only a projection."""
+
+
+def _source(trajectory: Trajectory) -> _Source:
+    return _Source(trajectory.theta, lambda slot: slot.span)
+
+
+def _tensors(
+    source: _Source,
+    slots: Sequence[Slot],
+    rows: Array,
+    by_units: bool,
+    memory: int,
+    pool: Executor,
+    tell: Callable[[int], None],
+) -> Iterator[TensorPath]:
+    """Every tensor in the order of the file, when its last column has been read."""
+    count = len(rows)
+    by_units = by_units and source.norms is None
+    scales = {s.name: _scales(source, s, int(rows[0])) for s in slots if by_units and len(s.shape) > 1}
+    sums = _Sums(count, False), _Sums(count, False)
+    for slot, last, columns, block in _blocks(source, slots, rows, memory, pool, tell):
+        scale = scales.get(slot.name)
+        if columns.start == 0:
+            sums = _Sums(count, True), _Sums(count, scale is not None)
+        for one, other in _products(block, columns.start, slot, scale, pool):
+            sums[0].add(one)
+            sums[1].add(other)
+        if last:
+            apart = None if scale is None else sums[1].total
+            made = tensor_path(slot, sums[0].total, apart, 0 if scale is None else int(np.count_nonzero(scale)))
+            yield made
+
+
+class _Sums:
+    def __init__(self, count: int, there: bool) -> None:
+        self.total = np.zeros((count, count)) if there else np.zeros((0, 0))
+
+    def add(self, more: Array | None) -> None:
+        if more is not None:
+            self.total += more
+
+
+def _scales(source: _Source, slot: Slot, row: int) -> Array:
+    """1 / ||theta_0,u||^2 of every output unit, 0 where it starts at zero; read a few million columns at a time."""
+    units, fan = slot.shape[0], slot.size // max(slot.shape[0], 1)
+    span, some = source.span(slot), max(1, (1 << 22) // max(fan, 1))
+    squares = np.zeros(units)
+    for first in range(0, units, some):
+        last = min(first + some, units)
+        part = source.rows.read(row, slice(span.start + first * fan, span.start + last * fan))
+        squares[first:last] = (part.reshape(last - first, fan).astype(np.float64) ** 2).sum(1)
+    with np.errstate(divide="ignore"):
+        return np.where(squares > 0, 1 / squares, 0.0)
+
+
+def _blocks(
+    source: _Source, slots: Sequence[Slot], rows: Array, memory: int, pool: Executor, tell: Callable[[int], None]
+) -> Iterator[tuple[Slot, bool, slice, Array]]:
+    """A tensor, whether these are its last columns, which of its columns they are, and the rows of them."""
+    whole = len(rows) == rows[-1] - rows[0] + 1
+    item = source.rows.dtype.itemsize
+    stored = len(source.rows) * item
+
+    def read(columns: slice) -> Array:
+        if whole:
+            return source.rows.read(slice(int(rows[0]), int(rows[-1]) + 1), columns)
+        return source.rows.read(slice(0, len(source.rows)), columns)[rows]
+
+    cuts = list(_cuts([source.span(slot) for slot in slots], _width(stored, memory)))
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(read, cuts[0]) if cuts else None
+        waiting = [(slot, source.span(slot)) for slot in slots if slot.size]
+        for number, columns in enumerate(cuts):
+            assert ahead is not None
+            block = ahead.result()
+            ahead = reader.submit(read, cuts[number + 1]) if number + 1 < len(cuts) else None
+            _require_finite(block, rows, pool)
+            while waiting and waiting[0][1].start < columns.stop:
+                slot, span = waiting[0]
+                first, last = max(span.start, columns.start), min(span.stop, columns.stop)
+                inside = slice(first - span.start, last - span.start)
+                yield slot, last == span.stop, inside, block[:, first - columns.start : last - columns.start]
+                if last < span.stop:
+                    break
+                waiting.pop(0)
+            tell(block.nbytes)
+
+
+def _width(stored: int, memory: int) -> int:
+    """Columns of a block: whole chunks of the file where memory allows, at least one piece."""
+    room = min(memory // 2, WIDEST) // max(stored, 1)
+    if room >= COLUMNS:
+        return room // COLUMNS * COLUMNS
+    return max(PIECE, 1 << max(room.bit_length() - 1, 0))
+
+
+def _cuts(spans: Sequence[slice], width: int) -> Iterator[slice]:
+    """Neighbouring spans merged and cut at multiples of the width."""
+    merged: list[list[int]] = []
+    for span in spans:
+        if merged and merged[-1][1] == span.start:
+            merged[-1][1] = span.stop
+        elif span.stop > span.start:
+            merged.append([span.start, span.stop])
+    for first, last in merged:
+        edges = [first, *range((first // width + 1) * width, last, width), last]
+        yield from (slice(a, b) for a, b in zip(edges, edges[1:], strict=False))
+
+
+def _require_finite(block: Array, rows: Array, pool: Executor) -> None:
+    def bad(row: Array) -> bool:
+        return not np.isfinite(np.dot(row, row)) and not np.isfinite(row).all()
+
+    found = np.fromiter(pool.map(bad, block), bool, len(block))
+    if found.any():
+        raise _NotFinite(rows[found])
+
+
+def _products(
+    block: Array, offset: int, slot: Slot, scale: Array | None, pool: Executor
+) -> Iterator[tuple[Array, Array | None]]:
+    """Inner products of start and increments over some columns of a tensor, and the same of its scaled units, in as
+    many sums as there are threads.
+    """
+    width = block.shape[1]
+    fan = slot.size // slot.shape[0] if scale is not None else 0
+    apart = scale is not None and fan * len(block) >= APART
+    edges = np.arange(0, width, PIECE)
+    if apart:
+        starts = np.arange(-(offset % fan), width, fan)
+        edges = np.unique(np.concatenate([edges, starts[starts >= 0]]))
+    pieces = list(zip(edges.tolist(), [*edges[1:].tolist(), width], strict=True))
+
+    def multiply(mine: Sequence[tuple[int, int]]) -> tuple[Array, Array | None]:
+        total = np.zeros((len(block), len(block)))
+        units = None if scale is None else np.zeros_like(total)
+        for first, last in mine:
+            moved = _increments(block[:, first:last])
+            gram = moved @ moved.T
+            total += gram
+            if scale is None or units is None:
+                continue
+            if apart:
+                gram *= scale[(offset + first) // fan]
+                units += gram
+            else:
+                moved *= np.sqrt(scale[(offset + np.arange(first, last)) // fan])
+                units += moved @ moved.T
+        return total, units
+
+    share = -(-len(pieces) // max(1, min(len(pieces), getattr(pool, "_max_workers", 1))))
+    parts = [pieces[k : k + share] for k in range(0, len(pieces), share)]
+    return iter([multiply(parts[0])]) if len(parts) == 1 else pool.map(multiply, parts)
+
+
+def _increments(rows: Array) -> Array:
+    """The first row and the differences of neighbouring ones, in float64."""
+    wide = rows.astype(np.float64)
+    moved = np.empty_like(wide)
+    moved[0] = wide[0]
+    np.subtract(wide[1:], wide[:-1], out=moved[1:])
+    return moved
+
+
+class _Accounts:
+    """Sums over tensors for every subset and form."""
+
+    def __init__(
+        self, subsets: Sequence[Subset], members: Sequence[Sequence[Slot]], forms: Sequence[Form], from_start: bool
+    ) -> None:
+        self.from_start = from_start
+        self._accounts = [
+            _Account(subset, frozenset(slot.name for slot in slots), form)
+            for subset, slots in zip(subsets, members, strict=True)
+            for form in forms
+        ]
+
+    def add(self, tensor: TensorPath) -> None:
+        for account in self._accounts:
+            if tensor.slot.name in account.names:
+                account.add(tensor, self.from_start)
+
+    def close(self) -> tuple[Distances, ...]:
+        return tuple(account.close(self.from_start) for account in self._accounts)
+
+
+class _Account:
+    def __init__(self, subset: Subset, names: frozenset[str], form: Form) -> None:
+        self.names, self._subset, self._form = names, subset, form
+        self._squares: Array | None = None
+        self._known, self._weight, self._divided = True, 0.0, False
+        self._entries, self._start, self._units = 0, 0.0, 0
+        self._left_out: list[str] = []
+
+    def add(self, tensor: TensorPath, from_start: bool) -> None:
+        self._start += tensor.start
+        part = self._form.part(tensor, from_start)
+        if part is None:
+            self._left_out.append(tensor.slot.name)
+            return
+        if self._form.by_units and tensor.unit_squares is not None:
+            self._units += tensor.slot.shape[0] - tensor.units
+        self._entries += part.entries
+        if part.weight is not None:
+            self._weight += part.weight
+            self._divided = True
+        if part.squares is None:
+            self._known = False
+        elif self._squares is None:
+            self._squares = part.squares.copy()
+        else:
+            self._squares += part.squares
+
+    def close(self, from_start: bool) -> Distances:
+        squares, why = self._squares, self._form.refusal(self.names)
+        if why:
+            squares = None
+        elif not self._known:
+            squares = None
+            why = "the start is missing" if not from_start else "a projection keeps no output units"
+        elif squares is None:
+            why = "no tensor of the subset has a place in this form"
+        elif self._divided and not self._weight > 0:
+            squares, why = None, "the subset starts at zero"
+        elif self._divided:
+            squares = squares / self._weight
+        return Distances(
+            self._subset,
+            self._form,
+            squares,
+            self._entries,
+            float(np.sqrt(self._start)),
+            why,
+            tuple(self._left_out),
+            self._units,
+        )
