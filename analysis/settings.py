@@ -172,7 +172,7 @@ class ExploreSettings(_Section):
     measures: list[str] = Field([], description="measures that are compared; empty: all")
     budgets: list[str] = Field([], description="steps, ..., movement, loss, loss:TASK; empty: all but single tasks'")
     pairing: str = Field("auto", description="auto, seed (pairs or nothing), none")
-    null: int = Field(0, ge=0, description="random walks beside every run; 0: none")
+    null: int = Field(99, ge=0, description="random walks beside every run; 0: none")
     resamples: int = Field(9999, ge=99, description="of the bootstrap, and of permutation tests beyond 16 seeds")
     seed: int = Field(0, ge=0, description="draws resamples and random walks")
 

@@ -144,7 +144,9 @@ class Study:
         if len(first) < len(runs):
             self._bench(first).surface(self._of_first(settings.surface))
         self._bench(first).eigenvalues(settings.hessian)
-        self._bench(runs).explore(settings.strategies[0].title)
+        bench = self._bench(runs)
+        bench.explore(settings.strategies[0].title)
+        bench.contrast(settings.explore)
 
     def _bench(self, runs: Sequence[Trajectory]) -> Workbench:
         return Workbench(self._settings.named_problem, runs, self._results.path, self._progress, self._workers)

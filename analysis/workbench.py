@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis import archive, checks, distances, jobs, operators, statistics
+from analysis import archive, checks, distances, exploring, jobs, operators, statistics
 from analysis.archive import Entry
 from analysis.desk import Desk, Progress, group_of
+from analysis.exploring import Explored
 from analysis.pool import run_all
 from analysis.results import Comparison, DistanceMatrix, EigenvalueHistory, Exploration, Profile, Surface
-from analysis.settings import HessianSettings, ProblemName, SurfaceSettings
+from analysis.settings import ExploreSettings, HessianSettings, ProblemName, SurfaceSettings
 from analysis.survey import plan, survey
 from landscape.trajectory import Trajectory
 
@@ -66,6 +67,14 @@ class Workbench:
                 note(f"{sum(history.products for history in found)} products")
             known |= {history.run.name: history for history in found}
         return [history for history in known.values() if history is not None]
+
+    def require(self, chosen: ExploreSettings) -> None:
+        """Raises where the runs are not those that the settings name; see `exploring.require`."""
+        exploring.require(self._desk, chosen)
+
+    def contrast(self, chosen: ExploreSettings) -> Explored:
+        """Every measure of every run, beside random walks, and every strategy against the baseline."""
+        return exploring.explore(self._desk, chosen)
 
     def _operator_checks(self, run: Trajectory) -> tuple[Any, ...]:
         ops = operators.hessians(self._desk.problem, run.theta[-1], run.buffers[-1])
