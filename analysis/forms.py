@@ -34,8 +34,7 @@ class TensorPath:
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """What one tensor adds to the squared distances of a form: sum of `squares`, over sum of `weight` where there is one.
-    """
+    """What one tensor adds to a form's squared distances: sum of `squares`, over sum of `weight` where there is one."""
 
     squares: Array | None
     """None where nothing can be said without the start."""
@@ -143,18 +142,18 @@ def chords(squares: Array, radial: Array) -> Array:
     norms = np.sqrt(radial)
     with np.errstate(invalid="ignore", divide="ignore"):
         found = (squares - (norms[:, None] - norms[None, :]) ** 2) / np.outer(norms, norms)
-    return np.maximum(found, 0.0)
+    return np.asarray(np.maximum(found, 0.0))
 
 
-def tensor_path(slot: Slot, gram: Array, by_units: Array | None, units: int) -> TensorPath:
+def tensor_path(slot: Slot, gram: Array, by_units: Array | None, units: int, norms: Array | None = None) -> TensorPath:
     """From the inner products [S, S] of theta_0 (row 0) and the increments (the others), and the same summed over
-    output units that are divided by their start's norm.
+    output units that are divided by their start's norm. `norms` [S] are ||theta_i||^2 where the products are estimates.
     """
     squares = paths.from_increments(gram[1:, 1:])
     along = np.concatenate([[0.0], 2 * np.cumsum(gram[0, 1:])])
-    radial = np.maximum(gram[0, 0] + along + squares[0], 0.0)
+    radial = np.maximum(gram[0, 0] + along + squares[0], 0.0) if norms is None else norms
     shares = None if by_units is None else paths.from_increments(by_units[1:, 1:])
-    return TensorPath(slot, float(gram[0, 0]), squares, radial, shares, units)
+    return TensorPath(slot, float(radial[0]), squares, radial, shares, units)
 
 
 def any_by_units(forms: Iterable[Form]) -> bool:

@@ -1,7 +1,7 @@
 """How runs moved through their parameters: every measure of a path, for several subsets and forms, beside random walks.
 
-    found = movement.measure([trajectory], movement.Measuring(subsets=(Shared(), Head("depth")), forms=(Raw(),)))
-    found[0].movement.of("net"), found[0].displacements.exponent, found[0].null.high
+found = movement.measure([trajectory], movement.Measuring(subsets=(Shared(), Head("depth")), forms=(Raw(),)))
+found[0].movement.of("net"), found[0].displacements.exponent, found[0].null.high
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from threading import Lock
 
 import numpy as np
@@ -180,8 +181,7 @@ def _moved(run: Trajectory, passed: Passed, item: Distances, chosen: Measuring) 
         if len(steps) > 1:
             lags = diffusion.lags(steps)
             walks = nulls.Walks(paths.lengths(squares), item.entries, chosen.draws, chosen.seed)
-            quick = lambda other: _quick(other, lags, updates)  # noqa: E731
-            drawn = nulls.draw(walks, lags, quick, chosen.directions)
+            drawn = nulls.draw(walks, lags, partial(_quick, lags=lags, updates=updates), chosen.directions)
             displacements = _displacements(run, item, lags, drawn)
             null = _null(run, item, steps, drawn) if chosen.draws else None
         scale = item.start_norm if isinstance(item.form, Relative) else 1.0
@@ -236,7 +236,7 @@ def _notes(run: Trajectory, passed: Passed, item: Distances, values: dict[str, A
         (len(passed.rows) == 1, "One snapshot only: no path, no speed, no angle and no random walk."),
         (
             not item.why and not np.isfinite(values["path_steps"]).any(),
-            "Path lengths over steps and updates are recorded of all shared parameters, in raw and relative units only.",
+            "Path lengths over steps and updates are known of all shared parameters, in raw and relative units only.",
         ),
         (bool(tensors), f"{len(tensors)} tensors have no place in this form, as {tensors[0] if tensors else ''}."),
         (bool(item.units), f"{item.units} output units start at zero and are left out."),

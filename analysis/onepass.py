@@ -9,6 +9,7 @@ is read while the present one is multiplied.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
@@ -106,7 +107,7 @@ def distances(
                 made = _Accounts(subsets, members, forms, bool(trajectory.steps[rows[0]] == 0))
                 for tensor in _tensors(source, wanted, rows, any_by_units(forms), reserve, pool, tell):
                     made.add(tensor)
-                return Passed(rows, made.from_start, made.close())
+                return Passed(rows, made.from_start, made.close(), error_of(trajectory))
             except _NotFinite as error:
                 rows = np.setdiff1d(rows, error.rows)
                 tell(0)
@@ -114,6 +115,11 @@ def distances(
         f"{trajectory.path} holds no snapshot that is finite in {', '.join(s.label for s in subsets)}: expected at "
         "least one; train with a smaller rate, or choose other parameters"
     )
+
+
+def error_of(trajectory: Trajectory) -> float:
+    """Relative standard error of a distance, at most: sqrt(1 / (2 k)) from a projection on k dimensions, or 0."""
+    return 0.0 if trajectory.sketch is None else float(np.sqrt(0.5 / trajectory.sketch.dimensions))
 
 
 def _reserve(count: int, subsets: int, forms: int, max_memory: int) -> int:
@@ -139,7 +145,12 @@ class _Source:
 
 
 def _source(trajectory: Trajectory) -> _Source:
-    return _Source(trajectory.theta, lambda slot: slot.span)
+    sketch = trajectory.sketch
+    if sketch is None:
+        return _Source(trajectory.theta, lambda slot: slot.span)
+    spans = sketch.spans(trajectory.layout)
+    place = {slot.name: number for number, slot in enumerate(trajectory.layout.slots)}
+    return _Source(sketch.rows, lambda slot: spans[slot.name], lambda slot: sketch.norms[:, place[slot.name]])
 
 
 def _tensors(
@@ -165,8 +176,8 @@ def _tensors(
             sums[1].add(other)
         if last:
             apart = None if scale is None else sums[1].total
-            made = tensor_path(slot, sums[0].total, apart, 0 if scale is None else int(np.count_nonzero(scale)))
-            yield made
+            norms = None if source.norms is None else source.norms(slot)[rows]
+            yield tensor_path(slot, sums[0].total, apart, 0 if scale is None else int(np.count_nonzero(scale)), norms)
 
 
 class _Sums:
@@ -242,7 +253,7 @@ def _cuts(spans: Sequence[slice], width: int) -> Iterator[slice]:
             merged.append([span.start, span.stop])
     for first, last in merged:
         edges = [first, *range((first // width + 1) * width, last, width), last]
-        yield from (slice(a, b) for a, b in zip(edges, edges[1:], strict=False))
+        yield from (slice(a, b) for a, b in itertools.pairwise(edges))
 
 
 def _require_finite(block: Array, rows: Array, pool: Executor) -> None:

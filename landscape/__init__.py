@@ -12,6 +12,7 @@ from landscape.data import Batch
 from landscape.errors import LandscapeError, TrainingDiverged
 from landscape.optimisers import Optimiser
 from landscape.problem import Problem, Task
+from landscape.projection import Projected, Whole
 from landscape.recorder import Recorder
 from landscape.schedules import AtSteps, Every, LogSpaced
 from landscape.store import open
@@ -34,12 +35,14 @@ __all__ = [
     "Optimiser",
     "Plan",
     "Problem",
+    "Projected",
     "Recorder",
     "SingleTask",
     "Snapshot",
     "Task",
     "TrainingDiverged",
     "Trajectory",
+    "Whole",
     "open",
     "problems",
     "record",

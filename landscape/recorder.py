@@ -15,6 +15,7 @@ from landscape import store
 from landscape.errors import LandscapeError
 from landscape.modules import flatten, trainable
 from landscape.problem import Problem
+from landscape.projection import Kept, Whole
 from landscape.provenance import of_problem
 from landscape.schedules import Every, Schedule
 from landscape.trajectory import SHARED, History, Provenance, Snapshot
@@ -35,6 +36,9 @@ class Recorder:
     it in evaluation mode and then puts every submodule's mode back. The first state and the last are always stored. If
     the loop ends with an exception, what was acknowledged stays and the file is marked as not complete.
 
+    `keep` is what the file holds of theta: `Whole()`, or `Projected(dimensions=512, seed=0)` for a model too large to
+    store many times. Distances can be had from a projection with a stated error (`analysis.movement`), theta cannot.
+
     Cost: a copy of the shared parameters a step (a change), one evaluation and one write a snapshot.
 
     Raises:
@@ -51,10 +55,13 @@ class Recorder:
         seed: int = 0,
         rate: float = float("nan"),
         model: nn.Module | None = None,
+        keep: Kept = Whole(),
     ) -> None:
         self._problem, self._path, self._when = problem, Path(path), when or Every(50)
         self._model = problem.model if model is None else model
-        self._who = Provenance(label, label, seed, rate, training={"when": repr(self._when)}, **of_problem(problem))  # type: ignore[arg-type]
+        self._keep = keep
+        training = {"when": repr(self._when), **({"keep": repr(keep)} if keep.settings() else {})}
+        self._who = Provenance(label, label, seed, rate, training=training, **of_problem(problem))  # type: ignore[arg-type]
         self._step = self._updates = self._gradients = self._stored = 0
         self._seconds = 0.0
         self._path_steps = self._path_updates = torch.zeros((), dtype=torch.float64, device=problem.device)
@@ -78,7 +85,7 @@ class Recorder:
         self._finer = torch.zeros_like(self._path_steps)
         precise = np.dtype(np.float64 if problem.dtype == torch.float64 else np.float32)
         with contextlib.ExitStack() as stack:
-            opened = store.writer(self._path, self._who, problem.layout, problem.buffer_layout, precise)
+            opened = store.writer(self._path, self._who, problem.layout, problem.buffer_layout, precise, self._keep)
             self._writer = stack.enter_context(opened)
             self._store()
             self._open = stack.pop_all()
@@ -134,6 +141,7 @@ class Recorder:
             self._seconds += time.perf_counter() - self._since
         theta, buffers = self._problem.read(self._model)
         means = self._problem.evaluate(theta, buffers)
+        exact = theta.cpu().to(torch.float64 if theta.dtype == torch.float64 else torch.float32).numpy()
         self._writer.append(
             Snapshot(
                 self._step,
@@ -142,7 +150,7 @@ class Recorder:
                 self._seconds,
                 float(self._path_steps),
                 float(self._path_updates),
-                theta.cpu().to(torch.float64 if theta.dtype == torch.float64 else torch.float32).numpy(),
+                self._keep.row(self._problem.layout, exact),
                 buffers.cpu().numpy(),
                 means.losses.cpu().numpy(),
                 means.metrics.cpu().numpy(),

@@ -25,11 +25,15 @@ from filelock import FileLock, Timeout
 
 from landscape.errors import LandscapeError
 from landscape.modules import BufferLayout
-from landscape.trajectory import Array, History, Layout, Provenance, Rows, Slot, Snapshot, Trajectory
+from landscape.projection import Kept, Whole
+from landscape.trajectory import Array, History, Layout, Provenance, Rows, Sketch, Slot, Snapshot, Trajectory
 from landscape.unclosed import AsClosed, has_writer, is_whole
 
 FORMAT = "landscape-trajectory"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+"""Files that keep theta are of version 1, those that keep a projection of it of version 2."""
+_PROJECTION = "projection"
+"""The attribute that marks a file without theta."""
 
 _SCALARS = {
     "step": np.int64,
@@ -49,12 +53,15 @@ _DAMAGE = (OSError, KeyError, RuntimeError, ValueError, TypeError, IndexError)
 _PAUSES = (0.01, 0.05, 0.25)
 """Seconds before a file that is being written is read again, where its index was half written."""
 _Value = TypeVar("_Value")
+_WHOLE = Whole()
 _END_OF_FILE = 28
 """Where the superblock (versions 2 and 3, which `libver="latest"` writes) holds the end of what the file uses."""
 
 
-def _header(file: h5py.File, who: Provenance, layout: Layout, buffers: BufferLayout) -> None:
-    for key, value in {"format": FORMAT, "format_version": FORMAT_VERSION, **asdict(who)}.items():
+def _header(file: h5py.File, who: Provenance, layout: Layout, buffers: BufferLayout, kept: Kept) -> None:
+    settings = kept.settings()
+    marks = {"format": FORMAT, "format_version": 2, _PROJECTION: settings} if settings else _PLAIN
+    for key, value in {**marks, **asdict(who)}.items():
         name = _ATTRIBUTES.get(key, key)
         if isinstance(value, int | float):
             file.attrs[name] = value
@@ -67,6 +74,7 @@ def _header(file: h5py.File, who: Provenance, layout: Layout, buffers: BufferLay
     _write_checked(group, "dtype", _fixed([str(dtype) for dtype in buffers.dtypes]))
 
 
+_PLAIN = {"format": FORMAT, "format_version": 1}
 _ATTRIBUTES = {"data": "data_hash", "frozen": "frozen_hash"}
 _JSON = ("settings", "tasks", "metrics", "training", "versions")
 
@@ -261,11 +269,12 @@ def _put(dataset: h5py.Dataset, row: int, value: Any) -> None:
 
 @contextlib.contextmanager
 def writer(
-    path: Path, who: Provenance, layout: Layout, buffers: BufferLayout, dtype: np.dtype[Any]
+    path: Path, who: Provenance, layout: Layout, buffers: BufferLayout, dtype: np.dtype[Any], kept: Kept = _WHOLE
 ) -> Iterator[Writer]:
     """A writer for a new file, or for one that holds an interrupted run of the same settings.
 
-    A new file appears under its name with its first snapshot, never before.
+    `dtype` is theta's, and `Snapshot.theta` the row that `kept` makes of it. A new file appears under its name with
+    its first snapshot, never before.
 
     Raises:
         LandscapeError: the file is another run's, is not ours, is being written, or its folder cannot be written.
@@ -276,7 +285,7 @@ def writer(
             file, hidden = _reopened(path), None
         else:
             hidden = path.with_name(f".{path.name}.new")
-            file = _created(hidden, who, layout, buffers, dtype)
+            file = _created(hidden, who, layout, buffers, dtype, kept)
         try:
             yield Writer(file, path, hidden)
         finally:
@@ -309,7 +318,9 @@ def _locked(path: Path) -> Iterator[None]:
         lock.release()
 
 
-def _created(path: Path, who: Provenance, layout: Layout, buffers: BufferLayout, dtype: np.dtype[Any]) -> h5py.File:
+def _created(
+    path: Path, who: Provenance, layout: Layout, buffers: BufferLayout, dtype: np.dtype[Any], kept: Kept
+) -> h5py.File:
     try:
         file = h5py.File(path, "w", libver="latest", locking=False)
     except OSError as error:
@@ -319,8 +330,8 @@ def _created(path: Path, who: Provenance, layout: Layout, buffers: BufferLayout,
         ) from error
     try:
         _reserve(file, _SLACK, path.parent, "nothing was written")
-        _header(file, who, layout, buffers)
-        _create_arrays(file, who, layout.size, buffers.size, dtype)
+        _header(file, who, layout, buffers, kept)
+        _create_arrays(file, who, kept.width(layout), buffers.size, kept.dtype(dtype))
     except BaseException:
         _close(file, path)
         path.unlink(missing_ok=True)
@@ -514,6 +525,9 @@ def _trajectory(file: h5py.File, path: Path) -> Trajectory:
     count = _whole(file, stated, path)
     fields = {key: file[f"snapshots/{key}"][:count] for key in (*_SCALARS, "losses")}
     buffers = int(_read_layout(file["buffer_layout"]).size)
+    sketch = _sketch(file, path, layout, count)
+    dtype = file["snapshots/theta"].dtype
+    theta = (count, layout.size)
     return Trajectory(
         path=path,
         provenance=who,
@@ -521,11 +535,33 @@ def _trajectory(file: h5py.File, path: Path) -> Trajectory:
         steps=fields.pop("step"),
         **fields,
         metrics=file["snapshots/metrics"][:count, : len(who.metrics)],
-        theta=_rows(path, "theta", (count, layout.size), file["snapshots/theta"].dtype),
+        theta=_rows(path, "theta", theta, dtype) if sketch is None else _no_theta(path, theta, sketch),
         buffers=_rows(path, "buffers", (count, buffers), np.dtype(np.float64)),
         history=_read_history(file, slice(0, int(file["snapshots/history_rows"][count - 1]))),
         complete=complete and count == stated,
+        sketch=sketch,
     )
+
+
+def _sketch(file: h5py.File, path: Path, layout: Layout, count: int) -> Sketch | None:
+    text = file.attrs.get(_PROJECTION)
+    if text is None:
+        return None
+    settings = json.loads(text)
+    dimensions = int(settings["dimensions"])
+    width = Sketch.columns(layout, dimensions)
+    rows = _rows(path, "theta", (count, width), file["snapshots/theta"].dtype)
+    return Sketch(dimensions, int(settings["seed"]), rows, file["snapshots/theta"][:count, width:])
+
+
+def _no_theta(path: Path, shape: tuple[int, int], sketch: Sketch) -> Rows:
+    def refuse(rows: Any, columns: slice) -> Array:
+        raise LandscapeError(
+            f"{path} keeps a random projection of theta on {sketch.dimensions} dimensions a tensor, which this needs "
+            "whole: expected a file with theta; record it without `keep=Projected(...)`"
+        )
+
+    return Rows(shape, np.dtype(np.float64), refuse)
 
 
 def _whole(file: h5py.File, stated: int, path: Path) -> int:

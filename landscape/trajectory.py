@@ -232,6 +232,32 @@ def _within(rows: Any, count: int) -> Any:
 
 
 @dataclass(frozen=True, eq=False)
+class Sketch:
+    """What a file keeps in the place of theta: of every tensor a random projection, and its exact norm."""
+
+    dimensions: int
+    """k, the numbers a tensor; one that has no more entries is kept as it is."""
+    seed: int
+    rows: Rows
+    """[S, W] projections of all tensors side by side."""
+    norms: Array
+    """[S, tensors] squared norms"""
+
+    @staticmethod
+    def columns(layout: Layout, dimensions: int) -> int:
+        """W, how many numbers the projections of all tensors have."""
+        return sum(min(slot.size, dimensions) for slot in layout.slots)
+
+    def spans(self, layout: Layout) -> dict[str, slice]:
+        """The columns of every tensor by name."""
+        found, offset = {}, 0
+        for slot in layout.slots:
+            found[slot.name] = slice(offset, offset + min(slot.size, self.dimensions))
+            offset = found[slot.name].stop
+        return found
+
+
+@dataclass(frozen=True, eq=False)
 class Trajectory:
     """The snapshots of one run, as they were in its file when it was opened; large arrays are read by slices."""
 
@@ -256,6 +282,8 @@ class Trajectory:
     history: History
     complete: bool
     """Whether the run reached its end; False while it is being written or after it was interrupted."""
+    sketch: Sketch | None = None
+    """Where the file keeps a random projection: that; reading theta is then refused."""
 
     def __len__(self) -> int:
         return len(self.steps)

@@ -243,7 +243,7 @@ def later(path: Path) -> None:
         (foreign, "is not a trajectory: expected the format 'landscape-trajectory', got None"),
         (foreign_with_an_array_for_a_format, "is not a trajectory: expected the format"),
         (only_the_name_of_the_format, "is damaged or cut short: expected at least its layout and one whole snapshot"),
-        (later, "has format version 99, this version reads up to 1: upgrade mtl-landscape"),
+        (later, "has format version 99, this version reads up to 2: upgrade mtl-landscape"),
     ],
 )
 def test_what_is_no_trajectory_is_refused_and_left_alone(
