@@ -15,6 +15,7 @@ from analysis.beside import beside_walks
 from analysis.contrasts import Question, contrasts
 from analysis.desk import Desk, group_of
 from analysis.forms import Filterwise, Form, Invariant, Raw, Relative
+from analysis.invariance import followed
 from analysis.movement import Advance, Measuring, Moved
 from analysis.pairing import Apart, BySeed, Pairing, WhereSeedsMatch
 from analysis.readings import require_budget
@@ -80,12 +81,8 @@ def form(word: str, problem: Problem) -> Form:
         case "filterwise":
             return Filterwise()
         case "invariant":
-            return Invariant(_followed(problem))
+            return Invariant(followed(problem))
     return Raw()
-
-
-def _followed(problem: Problem) -> tuple[str, ...]:
-    return ()
 
 
 def _subsets(chosen: ExploreSettings, run: Trajectory) -> tuple[Subset, ...]:

@@ -143,7 +143,7 @@ def _write(made: dict[str, Any], folder: Path, kind: str) -> None:
 def _say(found: Any) -> None:
     """For people: the runs, then every verdict in a sentence with its numbers."""
     from cli.console import show
-    from figures.exploration_tables import movement_table, readable, walk_table
+    from figures.exploration_tables import movement_table, readable, walk_counts
 
     about = dict.fromkeys((moved.movement.subset, moved.movement.form) for moved in found.moved)
     for subset, form in about:
@@ -155,15 +155,11 @@ def _say(found: Any) -> None:
         for note in dict.fromkeys(moved.notes for moved in group if moved.notes):
             typer.echo(note)
     if found.walks:
-        made = walk_table(found.walks)
-        show(made.title, made.head, [[_cell(cell) for cell in row] for row in made.rows])
+        made = walk_counts(found.walks)
+        show(made.title, made.head, [[cell.text for cell in row] for row in made.rows])
         typer.echo(made.note)
     for sentence in sentences(found.contrasts):
         typer.echo(sentence)
-
-
-def _cell(cell: Any) -> str:
-    return f"{cell.text} ({cell.note})" if cell.note else str(cell.text)
 
 
 def sentences(contrasts: Sequence[Any]) -> list[str]:

@@ -20,6 +20,7 @@ from analysis.results import (
 from figures.tables import MINUS, Cell, Table, number, table
 
 TONES = {LARGER: "good", SMALLER: "bad", UNDECIDED: "open", UNCORRECTED: "open", FEW: "open"}
+TAIL = 0.025
 NUMBERS = (
     *("difference", "low", "high", "bootstrap_low", "bootstrap_high"),
     *("p_value", "p_permutation", "p_holm", "p_hochberg", "p_corrected"),
@@ -48,9 +49,9 @@ def contrast_table(contrasts: Sequence[Contrast]) -> Table:
             *(c.strategy, c.baseline, c.subset, c.form, c.measures[m], c.units[m], c.budgets[b]),
             _number(float(c.levels[b])),
             c.design,
-            _number(float(c.samples[m, b])),
+            str(int(c.samples[m, b])),
             *(_number(float(getattr(c, name)[m, b])) for name in NUMBERS),
-            _number(float(c.tests)),
+            str(c.tests),
             Cell(c.outcome(m, b), tone=TONES.get(c.outcome(m, b), "")),
         ]
         for c in contrasts
@@ -60,8 +61,8 @@ def contrast_table(contrasts: Sequence[Contrast]) -> Table:
     return table("Comparisons", (*head, *NUMBERS, "tests", "outcome"), rows)
 
 
-def verdict_table(contrasts: Sequence[Contrast]) -> Table:
-    """Measure by budget: the outcome, the difference and its interval."""
+def verdict_table(contrasts: Sequence[Contrast], measures: Sequence[str] = ()) -> Table:
+    """Measure by budget: the outcome, the difference and its interval; by default of every measure."""
     budgets = tuple(dict.fromkeys(budget for c in contrasts for budget in c.budgets))
     rows: list[list[Cell | str]] = [
         [
@@ -70,7 +71,7 @@ def verdict_table(contrasts: Sequence[Contrast]) -> Table:
         ]
         for c in contrasts
         for m, measure in enumerate(c.measures)
-        if np.isfinite(c.difference[m]).any()
+        if np.isfinite(c.difference[m]).any() and (not measures or measure in measures)
     ]
     note = (
         "Mean of the differences over seeds, strategy minus baseline, with its 95 % interval (Student's t, Welch's "
@@ -78,6 +79,39 @@ def verdict_table(contrasts: Sequence[Contrast]) -> Table:
         f"of strategies, is at most {ERROR_RATE:g}."
     )
     return table("Verdicts", ("", *(f"equal {budget}" for budget in budgets)), rows, note)
+
+
+def words_table(contrasts: Sequence[Contrast]) -> Table:
+    """Every verdict in words, and what each pair of strategies rests on."""
+    rows: list[list[Cell | str]] = [
+        [readable(measure), Cell(c.verdicts[m], tone="words")]
+        for c in contrasts
+        for m, measure in enumerate(c.measures)
+    ]
+    basis = dict.fromkeys(f"{c.strategy} against {c.baseline}: {c.correction}." for c in contrasts)
+    return table("Verdicts in words", ("measure", "verdict"), rows, f"Correction, {' '.join(basis)}")
+
+
+def walk_counts(walks: Sequence[BesideWalk]) -> Table:
+    """How many runs of each strategy lie beyond 97.5 % of their random walks, on either side."""
+    measures = tuple(dict.fromkeys(name for w in walks for name in w.measures))
+    keys = dict.fromkeys((w.run.label, w.subset, w.form) for w in walks)
+    rows = [
+        [*key, *(_beyond([w for w in walks if (w.run.label, w.subset, w.form) == key], name) for name in measures)]
+        for key in keys
+    ]
+    note = "Runs beyond 97.5 % of random walks with their step lengths in as many dimensions, above or below."
+    return table("Runs beyond random walks", ("strategy", "parameters", "form", *map(readable, measures)), rows, note)
+
+
+def _beyond(walks: Sequence[BesideWalk], measure: str) -> str:
+    known = [(float(w.above[k]), float(w.below[k])) for w in walks for k in [w.measures.index(measure)]]
+    known = [shares for shares in known if np.isfinite(shares).all()]
+    if not known:
+        return "\u2013"
+    sides = {"above": sum(a <= TAIL for a, _ in known), "below": sum(b <= TAIL for _, b in known)}
+    said = [f"{number} above" if side == "above" else f"{number} below" for side, number in sides.items() if number]
+    return f"{' and '.join(said) or 'none'} of {len(known)}"
 
 
 def walk_table(walks: Sequence[BesideWalk]) -> Table:

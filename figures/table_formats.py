@@ -35,7 +35,6 @@ SPECIAL = {
     "]": "{]}",
     '"': "''",
     "`": r"\textasciigrave{}",
-    "'": r"\textquotesingle{}",
     MINUS: "$-$",
     MISSING: "--",
     "\u2014": "---",
@@ -47,7 +46,7 @@ SPECIAL = {
     "\u00a0": "~",
 }
 """What LaTeX takes for a command, or lacks, and what stands for it; a bracket could be an option of a line break."""
-NEEDED = "% needs \\usepackage{booktabs} and \\usepackage{textcomp}"
+NEEDED = "% needs \\usepackage{booktabs}"
 
 
 def text(table: Table) -> str:

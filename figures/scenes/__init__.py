@@ -6,6 +6,7 @@ one report agree.
 """
 
 from figures.scenes.conflicts import conflict_map
+from figures.scenes.contrasts import contrasts
 from figures.scenes.differences import difference
 from figures.scenes.explorations import distance_matrix, exploration
 from figures.scenes.faithfulness import gap, shares
@@ -19,6 +20,7 @@ from figures.scenes.verdicts import comparisons
 __all__ = [
     "comparisons",
     "conflict_map",
+    "contrasts",
     "difference",
     "distance_matrix",
     "eigenvalues",

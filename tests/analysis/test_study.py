@@ -209,6 +209,7 @@ def test_redone_by_hand_the_results_are_the_same_bit_by_bit(study):
     by_hand = bench(study)
     by_hand.surface(settings().surface)
     by_hand.explore("averaged")
+    by_hand.contrast(settings().explore)
     first = bench(study, RUNS[::2])
     first.surface(SurfaceSettings(**{**TINY["surface"], "label": "seed-0"}))
     first.eigenvalues(settings().hessian)
