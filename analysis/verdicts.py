@@ -55,7 +55,7 @@ def _numbers(contrast: Contrast, measure: int, budget: int) -> str:
     if not np.isfinite(contrast.low[at]):
         return f"{name} ({contrast.difference[at]:+.3g})"
     left_out = _most(contrast) - int(contrast.samples[at])
-    few = f", {left_out} seeds without a value" if left_out else ""
+    few = f", {left_out} seed{'s' * (left_out > 1)} without a value" if left_out else ""
     return f"{name} ({contrast.difference[at]:+.3g}, interval {contrast.low[at]:+.3g} to {contrast.high[at]:+.3g}{few})"
 
 
