@@ -187,7 +187,8 @@ class _Tested:
 
 def _paired(mine: Array, theirs: Array, resamples: int, rng: np.random.Generator) -> _Tested:
     """Tests of paired values [row, n]."""
-    apart = mine - theirs
+    with np.errstate(invalid="ignore"):
+        apart = mine - theirs
 
     def each(kept: Array) -> dict[str, Array]:
         shift, effect = differences.paired(kept), differences.paired_effect(kept)

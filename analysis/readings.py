@@ -107,8 +107,10 @@ def values_at(run: Measured, budget: str, at: float) -> Array:
     before = min(int(where), len(run.values) - 1)
     share = where - before
     values = np.asarray(run.values, np.float64)
-    between = values[before] if share == 0 else (1 - share) * values[before] + share * values[before + 1]
-    return np.asarray(between)
+    if share == 0:
+        return values[before]
+    with np.errstate(invalid="ignore"):
+        return np.asarray((1 - share) * values[before] + share * values[before + 1])
 
 
 def require_alike(runs: Sequence[Measured]) -> None:

@@ -142,6 +142,14 @@ def test_values_that_are_missing_are_left_out_and_counted():
     assert nothing.verdicts[0].endswith("no verdict, no budget is known of all runs")
 
 
+def test_infinite_values_are_left_out_as_missing_ones_are():
+    runs = paired(np.array([[1.0, 1.0], [1.2, 1.1], [0.9, 1.3], [1.1, 0.9]]))
+    empty = [replace(r, values=np.where([False, r.run.seed == 2], -np.inf, r.values)) for r in runs]
+    found = one(empty)
+    assert found.samples.ravel().tolist() == [4, 3]
+    assert np.isfinite(found.difference).all()
+
+
 def test_runs_that_do_not_know_their_rate_have_no_verdict_at_equal_movement():
     runs = [replace(run, movement=np.full(2, np.nan)) for run in paired(np.arange(1.0, 7))]
     found = one(runs, replace(QUICK, budgets=("steps", "movement")))
