@@ -31,7 +31,7 @@ def verdict(contrast: Contrast, measure: int) -> str:
     outcomes = [contrast.outcome(measure, k) for k in range(len(contrast.budgets))]
     asked = [outcome for outcome in outcomes if outcome != UNKNOWN]
     if not asked:
-        return f"{name}: no verdict, no budget is known of all runs"
+        return f"{name}: no verdict, at no budget has it a value in the runs"
     if set(asked) == {FEW}:
         return f"{name}: no verdict from {_seeds(contrast)}, expected at least {FEWEST_SEEDS}; train with more seeds"
     more, less = words(contrast.measures[measure])

@@ -153,7 +153,9 @@ def train(
         str, typer.Argument(help="digits, quadratic, toy, or your own as FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION.")
     ],
     out: Out = Path("run.h5"),
-    strategy: Annotated[str, typer.Option(help="averaged, alternating, adatask, independent or grouped.")] = "averaged",
+    strategy: Annotated[
+        str, typer.Option(help="averaged, alternating, adatask, independent, grouped, single.")
+    ] = "averaged",
     setting: Set = [],  # noqa: B006
     optimiser: Annotated[str, typer.Option(help="Any optimiser of torch.optim by name.")] = "Adam",
     rate: Annotated[float, typer.Option(min=0, help="Learning rate.")] = 1e-3,
@@ -170,6 +172,7 @@ def train(
     size: Annotated[int, typer.Option(min=0, help="grouped: how many tasks a group.")] = 0,
     states: Annotated[str, typer.Option(help="grouped: one optimiser state a group or one for all: own, shared.")] = "",
     redraw: Annotated[int, typer.Option(min=0, help="grouped: draw groups again every so many steps; 0: never.")] = 0,
+    task: Annotated[str, typer.Option(help="single: the task that is trained alone.")] = "",
     label: Annotated[str, typer.Option(help="Short name of the run for legends; default: the strategy's name.")] = "",
     device: Device = "cpu",
     threads: Threads = 1,
@@ -193,6 +196,7 @@ def train(
         "groups": groups,
         "size": size,
         "redraw": redraw,
+        "task": task,
     }
     chosen = named(strategy, Optimiser(optimiser, lr=rate), {key: value for key, value in words.items() if value})
     made = problem_of(ProblemName(name=problem, settings=problem_settings(setting), device=device))

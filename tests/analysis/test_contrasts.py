@@ -139,7 +139,7 @@ def test_values_that_are_missing_are_left_out_and_counted():
     nothing = one([replace(r, values=np.full_like(r.values, np.nan)) for r in runs])
     assert nothing.outcome(0, 0) == UNKNOWN
     assert nothing.tests == 0
-    assert nothing.verdicts[0].endswith("no verdict, no budget is known of all runs")
+    assert nothing.verdicts[0].endswith("no verdict, at no budget has it a value in the runs")
 
 
 def test_infinite_values_are_left_out_as_missing_ones_are():
