@@ -108,7 +108,7 @@ def values_at(run: Measured, budget: str, at: float) -> Array:
     share = where - before
     values = np.asarray(run.values, np.float64)
     if share == 0:
-        return values[before]
+        return np.asarray(values[before])
     with np.errstate(invalid="ignore"):
         return np.asarray((1 - share) * values[before] + share * values[before + 1])
 
