@@ -94,7 +94,7 @@ def _nodes(loss: Weighted, of_gradient: bool = False) -> list[Any]:
         ends = [loss.total({**loss.local.state, **leaves}, loss.data[:2])]
         if of_gradient and ends[0].requires_grad:
             found = torch.autograd.grad(ends, list(leaves.values()), create_graph=True, allow_unused=True)
-            ends = [one for one in found if one is not None]
+            ends = [one for one in found if one is not None]  # type: ignore[redundant-expr]
     todo: list[Any] = [one.grad_fn for one in ends]
     seen: dict[Any, None] = {}
     while todo:

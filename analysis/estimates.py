@@ -59,7 +59,7 @@ def everything(settings: Settings) -> Left:
     seeds, count = len(settings.seeds), len(settings.strategies)
     planes = planes_of(settings)
     return Left(
-        rates=tuple(0 if s.rate else len(settings.search.rates) for s in settings.strategies),
+        rates=tuple(len(settings.search.rates) if s.searched else 0 for s in settings.strategies),
         steps=((settings.training.steps,) * seeds,) * count,
         points=planes * points_of(settings.surface),
         feet=0 if settings.surface.plane in LINES else count * (seeds + planes - 1) * settings.surface.draws,

@@ -90,7 +90,8 @@ def everything(layout: Layout, followed: Sequence[str] = ()) -> Measuring:
         plain.append(without)
     forms: tuple[Form, ...] = (Raw(), Relative(), Filterwise())
     return Measuring(
-        (*plain, *heads(layout), *layers(layout)), (*forms, Invariant(tuple(followed))) if followed else forms
+        (*plain, *heads(layout), *layers(layout, Shared()).values()),
+        (*forms, Invariant(tuple(followed))) if followed else forms,
     )
 
 

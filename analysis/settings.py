@@ -33,6 +33,9 @@ class StrategySettings(_Section):
     name: str
     label: str = ""
     rate: float = Field(0.0, ge=0, description="learning rate; 0: found by the search")
+    movement_of: str = Field(
+        "", description="label of a strategy: the rate is such that rate x updates is that one's in every step"
+    )
     reduction: str | list[float] | None = None
     order: str | None = None
     batches: str | None = None
@@ -41,6 +44,12 @@ class StrategySettings(_Section):
     states: str | None = None
     redraw: int | None = None
     group_seed: int | None = None
+    task: str | None = None
+
+    @property
+    def searched(self) -> bool:
+        """Whether its rate is found by the search."""
+        return not (self.rate or self.movement_of)
 
     @property
     def title(self) -> str:
@@ -49,7 +58,7 @@ class StrategySettings(_Section):
 
     def strategy(self, optimiser: str, rate: float) -> Strategy:
         """The strategy with this optimiser at this rate."""
-        choices = self.model_dump(exclude={"name", "label", "rate"})
+        choices = self.model_dump(exclude={"name", "label", "rate", "movement_of"})
         return named(self.name, Optimiser(optimiser, lr=rate), choices)
 
 
@@ -175,6 +184,33 @@ class AlternationSettings(_Section):
         return self
 
 
+PAIRINGS = ("auto", "seed", "none")
+FORMS = ("raw", "relative", "filterwise", "invariant")
+
+
+class ExploreSettings(_Section):
+    """What exploration is measured on, in which forms, and how it is compared; see `analysis.contrasts`."""
+
+    baseline: str = Field("", description="label of the runs that the others are compared with; default: the first")
+    on: list[str] = Field(["shared"], min_length=1, description="parameters: shared, all, head:TASK, or patterns")
+    forms: list[str] = Field(["raw"], min_length=1, description="raw, relative, filterwise, invariant")
+    without_norm: bool = Field(False, description="leave out the parameters of normalisation layers")
+    measures: list[str] = Field([], description="measures that are compared; empty: all")
+    budgets: list[str] = Field([], description="steps, ..., movement, loss, loss:TASK; empty: all but single tasks'")
+    pairing: str = Field("auto", description="auto, seed (pairs or nothing), none")
+    null: int = Field(99, ge=0, description="random walks beside every run; 0: none")
+    resamples: int = Field(9999, ge=99, description="of the bootstrap, and of permutation tests beyond 16 seeds")
+    seed: int = Field(0, ge=0, description="draws resamples and random walks")
+
+    @model_validator(mode="after")
+    def _known_words(self) -> ExploreSettings:
+        for name, given, valid in (("form", self.forms, FORMS), ("pairing", [self.pairing], PAIRINGS)):
+            for word in given:
+                if word not in valid:
+                    raise unknown(name, word, valid)
+        return self
+
+
 class ProblemName(_Section):
     """A problem by name, with its settings and its device: all that a process needs to make it."""
 
@@ -197,6 +233,7 @@ class Settings(_Section):
     search: Search = Search()
     surface: SurfaceSettings = SurfaceSettings()
     hessian: HessianSettings = HessianSettings()
+    explore: ExploreSettings = ExploreSettings()
 
     @property
     def named_problem(self) -> ProblemName:
@@ -219,15 +256,30 @@ class Settings(_Section):
                 raise ValueError(f"two strategies are called {title!r}: give one of them another label")
         if len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise ValueError(f"expected distinct seeds of 0 or more, got {self.seeds}")
-        if self.search.seed in self.seeds and not all(strategy.rate for strategy in self.strategies):
+        if self.search.seed in self.seeds and any(s.searched for s in self.strategies):
             raise ValueError(
                 f"search.seed: expected a seed that the study does not use, got {self.search.seed}, which is among the "
                 f"seeds {self.seeds}: rates chosen on a run would favour it; give another seed"
             )
         for strategy in self.strategies:
+            self._require_control(strategy, titles)
             strategy.strategy(self.training.optimiser, strategy.rate or self.search.rates[0])
         self._require_snapshots()
         return self
+
+    def _require_control(self, strategy: StrategySettings, titles: list[str]) -> None:
+        """Raises unless a control takes the movement of a strategy that has a rate of its own."""
+        if not strategy.movement_of:
+            return
+        if strategy.rate:
+            raise ValueError(f"{strategy.title} has a rate and a movement_of: expected one of them, leave one out")
+        if strategy.movement_of not in titles:
+            raise unknown("strategy in movement_of", strategy.movement_of, titles)
+        if self.strategies[titles.index(strategy.movement_of)].movement_of:
+            raise ValueError(
+                f"{strategy.title} takes the movement of {strategy.movement_of}, which takes another's: expected a "
+                "strategy with a rate of its own"
+            )
 
     def _require_snapshots(self) -> None:
         """Raises unless every step of `hessian.at` will be stored."""

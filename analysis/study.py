@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from analysis import jobs
+from analysis import controls, jobs
 from analysis.archive import Entry, find, safe_name
 from analysis.archive import Provenance as Made
 from analysis.desk import Progress, Results, group_of, record_hash, trajectory_hash
@@ -22,6 +22,7 @@ from landscape import store
 from landscape.errors import LandscapeError
 from landscape.problem import Problem
 from landscape.provenance import now, provenance, versions
+from landscape.strategies import require_fit
 from landscape.trajectory import Provenance, Trajectory
 
 
@@ -41,7 +42,7 @@ class Study:
                 "the problem has no shared parameters: expected some that several tasks' gradients reach"
             )
         for strategy in settings.strategies:
-            strategy.strategy(settings.training.optimiser, 1.0).states(len(problem.tasks))
+            require_fit(strategy.strategy(settings.training.optimiser, 1.0), problem.names)
         self._data = problem.data_hash
         self._require_same_runs(problem)
 
@@ -143,13 +144,16 @@ class Study:
         if len(first) < len(runs):
             self._bench(first).surface(self._of_first(settings.surface))
         self._bench(first).eigenvalues(settings.hessian)
-        self._bench(runs).explore(settings.strategies[0].title)
+        bench = self._bench(runs)
+        bench.explore(settings.strategies[0].title)
+        bench.contrast(settings.explore)
 
     def _bench(self, runs: Sequence[Trajectory]) -> Workbench:
         return Workbench(self._settings.named_problem, runs, self._results.path, self._progress, self._workers)
 
     def rates(self) -> list[float]:
-        """The learning rate of every strategy: given, searched before, or searched now.
+        """The learning rate of every strategy: given, searched before, searched now, or such that a control's movement
+        is another's.
 
         Every rate tried is saved at once, so that an interrupted search goes on with those that are missing.
         """
@@ -163,13 +167,17 @@ class Study:
                     f"{record.label} diverged at every learning rate: expected one of {record.rates.tolist()} to "
                     "train; give smaller ones"
                 )
-        return [s.rate or found[number].chosen for number, s in enumerate(self._settings.strategies)]
+        own = [
+            found[number].chosen if strategy.searched else strategy.rate
+            for number, strategy in enumerate(self._settings.strategies)
+        ]
+        return controls.rates(self._settings, own, jobs.problem_of(self._settings.named_problem))
 
     def _searches(self) -> dict[int, RateSearch]:
         """The searches that the study needs, by the strategy's number, with what is known of them."""
         chosen, found = self._settings.search, {}
         for number, strategy in enumerate(self._settings.strategies):
-            if strategy.rate:
+            if not strategy.searched:
                 continue
             known = self._results.known(f"search/{strategy.title}", self._made(strategy), RateSearch)
             found[number] = known or RateSearch(

@@ -86,6 +86,28 @@ class Named:
 
 
 @dataclass(frozen=True)
+class Tensors:
+    """Some tensors by their exact names: `Tensors(("trunk.0.weight",))`."""
+
+    names: tuple[str, ...]
+    label: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.label:
+            object.__setattr__(self, "label", ", ".join(self.names))
+
+    def spans(self, layout: Layout) -> tuple[slice, ...]:
+        there = [slot.name for slot in layout.slots]
+        for name in self.names:
+            if name not in there:
+                raise _no_match(name, there)
+        return _some(
+            layout.merged(slot for slot in layout.slots if slot.name in self.names),
+            f"the tensors {self.label!r} have no entries: expected at least one",
+        )
+
+
+@dataclass(frozen=True)
 class Layer:
     """The tensors of one module, as `layers` lists them: `trunk.0` has `trunk.0.weight` and `trunk.0.bias`."""
 
@@ -155,10 +177,19 @@ def slots_of(subset: Subset, layout: Layout) -> tuple[Slot, ...]:
     return tuple(found)
 
 
-def layers(layout: Layout, subset: Subset = Shared()) -> tuple[Layer, ...]:
-    """The layers that a subset's tensors belong to, in order."""
-    names = dict.fromkeys(module_of(slot.name) for slot in slots_of(subset, layout))
-    return tuple(Layer(name) for name in names)
+def tensors(layout: Layout, within: Subset = Everything()) -> dict[str, Tensors]:
+    """Every tensor of a subset as a subset of its own, by name, in the layout's order."""
+    spans = within.spans(layout)
+    inside = [slot for slot in layout.slots if slot.size and any(_overlap(slot.span, span) for span in spans)]
+    return {slot.name: Tensors((slot.name,)) for slot in inside}
+
+
+def layers(layout: Layout, within: Subset = Everything()) -> dict[str, Tensors]:
+    """The tensors of a subset by the module that has them (weight and bias together), in the layout's order."""
+    parts: dict[str, list[str]] = {}
+    for name in tensors(layout, within):
+        parts.setdefault(module_of(name) or name, []).append(name)
+    return {module: Tensors(tuple(names), f"layer {module}") for module, names in parts.items()}
 
 
 def heads(layout: Layout) -> tuple[Head, ...]:
@@ -198,43 +229,6 @@ def _no_match(pattern: str, names: list[str]) -> LandscapeError:
 
 def _few(names: list[str]) -> str:
     return ", ".join(names) if len(names) <= 8 else f"{', '.join(names[:4])}, ... {names[-1]} ({len(names)} tensors)"
-
-
-@dataclass(frozen=True)
-class Tensors:
-    """Some tensors by their exact names: `Tensors(("trunk.0.weight",))`."""
-
-    names: tuple[str, ...]
-    label: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.label:
-            object.__setattr__(self, "label", ", ".join(self.names))
-
-    def spans(self, layout: Layout) -> tuple[slice, ...]:
-        there = [slot.name for slot in layout.slots]
-        for name in self.names:
-            if name not in there:
-                raise _no_match(name, there)
-        return _some(
-            layout.merged(slot for slot in layout.slots if slot.name in self.names),
-            f"the tensors {self.label!r} have no entries: expected at least one",
-        )
-
-
-def tensors(layout: Layout, within: Subset = Everything()) -> dict[str, Tensors]:
-    """Every tensor of a subset as a subset of its own, by name, in the layout's order."""
-    spans = within.spans(layout)
-    inside = [slot for slot in layout.slots if slot.size and any(_overlap(slot.span, span) for span in spans)]
-    return {slot.name: Tensors((slot.name,)) for slot in inside}
-
-
-def layers(layout: Layout, within: Subset = Everything()) -> dict[str, Tensors]:
-    """The tensors of a subset by the module that has them (weight and bias together), in the layout's order."""
-    parts: dict[str, list[str]] = {}
-    for name in tensors(layout, within):
-        parts.setdefault(name.rpartition(".")[0] or name, []).append(name)
-    return {module: Tensors(tuple(names), module) for module, names in parts.items()}
 
 
 def _overlap(a: slice, b: slice) -> bool:

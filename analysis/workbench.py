@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis import alternations, archive, checks, distances, jobs, operators, statistics
+from analysis import alternations, archive, checks, distances, exploring, jobs, operators, statistics
 from analysis.archive import Entry
 from analysis.desk import Desk, Progress, group_of
+from analysis.exploring import Explored
 from analysis.pool import run_all
 from analysis.results import Alternation, Comparison, DistanceMatrix, EigenvalueHistory, Exploration, Profile, Surface
-from analysis.settings import AlternationSettings, HessianSettings, ProblemName, SurfaceSettings
+from analysis.settings import AlternationSettings, ExploreSettings, HessianSettings, ProblemName, SurfaceSettings
 from analysis.survey import plan, survey
 from landscape.trajectory import Trajectory
 
@@ -71,14 +72,32 @@ class Workbench:
         """The theory of alternating steps beside steps taken, along every run. See `analysis.alternations`."""
         return alternations.along_all(self._desk, chosen)
 
+    def require(self, chosen: ExploreSettings) -> None:
+        """Raises where the runs are not those that the settings name; see `exploring.require`."""
+        exploring.require(self._desk, chosen)
+
+    def contrast(self, chosen: ExploreSettings) -> Explored:
+        """Every measure of every run, beside random walks, and every strategy against the baseline."""
+        return exploring.explore(self._desk, chosen)
+
     def _operator_checks(self, run: Trajectory) -> tuple[Any, ...]:
         ops = operators.hessians(self._desk.problem, run.theta[-1], run.buffers[-1])
         return (*(operators.probe(op, name) for name, op in ops.items()), operators.linearity(ops))
 
     def explore(self, baseline: str) -> tuple[list[Exploration], tuple[Comparison, ...]]:
-        """Exploration of every run, distances between their ends, and every strategy against the baseline."""
+        """Exploration of every run, distances between their ends, and every strategy against the baseline.
+
+        A run whose file begins later than at step 0 has no start to measure from: it is said and left out of these.
+        """
+        begun = [run for run in self._desk.runs if run.steps[0] == 0]
+        for run in self._desk.runs:
+            if run.steps[0] != 0:
+                self._desk.progress.say(
+                    f"{run.path} begins at step {run.steps[0]}, not at its start: what is measured from the start is "
+                    "left out"
+                )
         made = self._desk.made(self._desk.hashes, {"baseline": baseline})
-        known = [self._desk.results.known(f"exploration/{group_of(run)}", made, Exploration) for run in self._desk.runs]
+        known = [self._desk.results.known(f"exploration/{group_of(run)}", made, Exploration) for run in begun]
         there = [exploration for exploration in known if exploration is not None]
         if len(there) == len(known) and self._desk.results.known("distances/last", made, DistanceMatrix) is not None:
             return there, statistics.compare_all(there, baseline)
@@ -86,8 +105,9 @@ class Workbench:
             explored: list[Exploration] = []
             entries: dict[str, Entry] = {}
             for run in self._desk.runs:
-                explored.append(distances.exploration(run))
-                entries[f"exploration/{group_of(run)}"] = Entry(explored[-1], made)
+                if run in begun:
+                    explored.append(distances.exploration(run))
+                    entries[f"exploration/{group_of(run)}"] = Entry(explored[-1], made)
                 entries[f"training/{group_of(run)}"] = Entry(distances.training(run), made)
                 self._desk.progress.tell(1)
             compared = statistics.compare_all(explored, baseline)
@@ -95,7 +115,7 @@ class Workbench:
                 entries[f"comparison/{archive.safe_name(c.strategy)}/{c.measure}/{c.budget}"] = Entry(c, made)
             checked = (
                 checks.recorded_losses(self._desk.problem, self._desk.runs),
-                checks.same_start(self._desk.runs),
+                *([checks.same_start(begun)] if begun else []),
                 checks.path_bounds(self._desk.runs),
             )
             entries["distances/last"] = Entry(distances.between_last(self._desk.runs), made, checked)

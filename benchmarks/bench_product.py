@@ -9,6 +9,7 @@ import importlib.util
 import statistics
 import time
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
@@ -76,7 +77,7 @@ def _rows(name: str) -> list[dict[str, Any]]:
         ("ours, linearised", Linearised()),
     ):
         operator = here.operator(product=way)
-        works[f"{label}: {operator.product!r}"] = lambda operator=operator: operator @ vector
+        works[f"{label}: {operator.product!r}"] = partial(operator.__matmul__, vector)
     works |= {f"gradient, {size} at once": _gradient(here, size) for size in SIZES}
     works |= _peers(problem, theta, buffers, here.operator().block.loss.rows.names, vector)
     expected = here.operator(product=ReverseOverReverse()) @ vector
@@ -104,7 +105,7 @@ def _best_of(here: Location, kinds: Iterable[Callable[[int], Way]], vector: Tens
         for size in SIZES[1:]:
             operator = here.operator(product=kind(size))
             operator.product  # noqa: B018
-            taken[kind(size)] = min(_seconds(lambda operator=operator: operator @ vector) for _ in range(3))
+            taken[kind(size)] = min(_seconds(partial(operator.__matmul__, vector)) for _ in range(3))
     return min(taken, key=lambda way: taken[way])
 
 
@@ -180,7 +181,7 @@ class _MeanLoss(nn.Module):
         self._problem, self._widths = problem, widths
 
     def forward(self, predictions: Tensor, targets: Tensor) -> Tensor:
-        parts = dict(zip(self._problem.names, predictions.split(self._widths, 1), strict=True))
+        parts = dict(zip(self._problem.names, torch.split(predictions, self._widths, 1), strict=True))
         first, second, picture = targets[:, 0].long(), targets[:, 1].long(), targets[:, 2:]
         return _loss(self._problem, parts, (first, second, picture)) / len(predictions)
 
@@ -198,7 +199,7 @@ def _trained(model: nn.Module) -> list[nn.Parameter]:
 def _plain(problem: Problem, model: _Averaged, pieces: list[Any], vector: Tensor) -> Work:
     loss, data = _setting(problem, model, pieces)
     parameters = _trained(model)
-    parts = [p.reshape(q.shape) for p, q in zip(vector.split([p.numel() for p in parameters]), parameters, strict=True)]
+    parts = _as(parameters, vector)
     count = sum(len(x) for x, _ in data)
 
     def work() -> Tensor:
@@ -247,7 +248,7 @@ def _pyhessian(problem: Problem, model: _Averaged, pieces: list[Any], vector: Te
 
     loss, data = _setting(problem, model, pieces)
     parameters = _trained(model)
-    parts = [p.reshape(q.shape) for p, q in zip(vector.split([p.numel() for p in parameters]), parameters, strict=True)]
+    parts = _as(parameters, vector)
     operator = hessian(model, loss, dataloader=data, cuda=False)
 
     def work() -> Tensor:
@@ -276,3 +277,9 @@ def _seconds(work: Work) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
+
+
+def _as(tensors: Sequence[Tensor], vector: Tensor) -> list[Tensor]:
+    """A vector's pieces in the shapes of some tensors, one after the other."""
+    pieces = torch.split(vector, [tensor.numel() for tensor in tensors])
+    return [piece.reshape(tensor.shape) for piece, tensor in zip(pieces, tensors, strict=True)]

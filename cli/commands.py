@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.metadata
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import typer.core
 
+from cli import explore as exploring
 from cli import surface, theory
 from cli.console import Stages, duration, emit, say, show
-from cli.errors import FULL, Interrupted, Unread
+from cli.errors import Interrupted, Unread
 from cli.options import (
     Device,
     Jobs,
@@ -28,6 +27,7 @@ from cli.options import (
     validated,
     workbench,
     workers_for,
+    writing,
 )
 
 
@@ -153,7 +153,9 @@ def train(
         str, typer.Argument(help="digits, quadratic, toy, or your own as FILE.py:FUNCTION or PACKAGE.MODULE:FUNCTION.")
     ],
     out: Out = Path("run.h5"),
-    strategy: Annotated[str, typer.Option(help="averaged, alternating, adatask, independent or grouped.")] = "averaged",
+    strategy: Annotated[
+        str, typer.Option(help="averaged, alternating, adatask, independent, grouped, single.")
+    ] = "averaged",
     setting: Set = [],  # noqa: B006
     optimiser: Annotated[str, typer.Option(help="Any optimiser of torch.optim by name.")] = "Adam",
     rate: Annotated[float, typer.Option(min=0, help="Learning rate.")] = 1e-3,
@@ -170,6 +172,7 @@ def train(
     size: Annotated[int, typer.Option(min=0, help="grouped: how many tasks a group.")] = 0,
     states: Annotated[str, typer.Option(help="grouped: one optimiser state a group or one for all: own, shared.")] = "",
     redraw: Annotated[int, typer.Option(min=0, help="grouped: draw groups again every so many steps; 0: never.")] = 0,
+    task: Annotated[str, typer.Option(help="single: the task that is trained alone.")] = "",
     label: Annotated[str, typer.Option(help="Short name of the run for legends; default: the strategy's name.")] = "",
     device: Device = "cpu",
     threads: Threads = 1,
@@ -193,6 +196,7 @@ def train(
         "groups": groups,
         "size": size,
         "redraw": redraw,
+        "task": task,
     }
     chosen = named(strategy, Optimiser(optimiser, lr=rate), {key: value for key, value in words.items() if value})
     made = problem_of(ProblemName(name=problem, settings=problem_settings(setting), device=device))
@@ -285,62 +289,7 @@ def hessian(
 
 
 app.command(epilog=theory.EXAMPLES)(theory.theory)
-
-
-@app.command(epilog="Example: [bold]landscape explore study/runs/*.h5 --baseline averaged --out results.h5[/bold]")
-def explore(
-    runs: Runs,
-    out: Out = Path("results.h5"),
-    problem: Own = "",
-    setting: Set = [],  # noqa: B006
-    baseline: Annotated[str, typer.Option(help="Label of the runs that the others are compared with.")] = "averaged",
-    device: Device = "cpu",
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> None:
-    """How far every run moved the shared parameters, and whether strategies differ at equal budgets."""
-    from analysis.archive import require_writable
-    from cli.study import require_label
-
-    with workbench(runs, out, problem, setting, device, 1, 1, quiet) as bench:
-        require_label(baseline, bench.labels)
-        require_writable(out)
-        explored, compared = bench.explore(baseline)
-    if as_json:
-        emit(
-            {
-                "runs": [vars(e) | {"run": e.run.name, "ratio": e.ratio} for e in explored],
-                "comparisons": [vars(c) for c in compared],
-            }
-        )
-        return
-    rows = [
-        [
-            e.run.name,
-            f"{e.net[-1]:.4g}",
-            f"{e.path_steps[-1]:.4g}",
-            f"{e.path_updates[-1]:.4g}",
-            f"{e.ratio[-1]:.3g}",
-            f"{e.updates[-1]}",
-        ]
-        for e in explored
-    ]
-    show(
-        "Exploration of the shared parameters",
-        ["run", "net distance", "path (steps)", "path (updates)", "path / net", "updates"],
-        rows,
-    )
-    rows = [
-        [c.strategy, c.baseline, c.measure, c.budget, f"{c.difference:+.3g} ({c.low:+.3g} to {c.high:+.3g})", c.verdict]
-        for c in compared
-    ]
-    if rows:
-        show(
-            "At equal budgets: difference (95 % interval)",
-            ["strategy", "against", "measure", "budget", "difference", "verdict"],
-            rows,
-        )
-    typer.echo(out)
+app.command(epilog=exploring.EXAMPLES)(exploring.explore)
 
 
 @app.command(epilog="Example: [bold]landscape figures study/results.h5 --out figures --format pdf --format html[/bold]")
@@ -412,21 +361,6 @@ def _results(path: Path) -> Path:
     return path / "results.h5" if path.is_dir() else path
 
 
-@contextlib.contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    """Makes the folder; what keeps it or its files from being written becomes one sentence."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        yield
-    except OSError as error:
-        if error.errno in FULL:
-            raise
-        raise ValueError(
-            f"cannot write into {folder} ({error.strerror}): expected a folder that can be written; choose another "
-            "with --out"
-        ) from error
-
-
 def _draw(results: Path, folder: Path, formats: list[str], quiet: bool) -> list[Path]:
     import figures as drawing
     from cli.gather import drawings
@@ -440,7 +374,7 @@ def _draw(results: Path, folder: Path, formats: list[str], quiet: bool) -> list[
     shown.begin("figures", len(scenes) * len(formats))
     drawn = []
     try:
-        with _writing(folder):
+        with writing(folder):
             for name, scene in scenes.items():
                 for suffix in formats:
                     drawn.append(folder / f"{name}.{suffix}")
@@ -460,7 +394,7 @@ def _report(results: Path, out: Path, quiet: bool) -> Path:
     shown.begin("report", 1)
     try:
         found = contents(results)
-        with _writing(out.parent):
+        with writing(out.parent):
             path = page.write(found, out)
     finally:
         shown.close()

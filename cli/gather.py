@@ -12,8 +12,10 @@ from analysis.archive import Entry
 from analysis.results import (
     BUDGETS,
     Alternation,
+    BesideWalk,
     Comparison,
     ConflictMap,
+    Contrast,
     DistanceMatrix,
     EigenvalueHistory,
     Exploration,
@@ -36,6 +38,11 @@ from figures.marks import Scene
 from figures.report import Contents, Trust
 
 Kind = TypeVar("Kind", bound=Record)
+STAGES = {
+    **dict.fromkeys(("training", "comparison", "distances"), "exploration"),
+    **dict.fromkeys(("displacements", "walks", "beside-walks"), "movement"),
+}
+"""Kinds of results that one stage makes together."""
 MEASURES = ("net", "path_steps", "path_updates", "ratio")
 
 
@@ -66,6 +73,8 @@ def contents(results: Path) -> Contents:
         explorations=_all(entries, Exploration),
         distances=_all(entries, DistanceMatrix),
         comparisons=_all(entries, Comparison),
+        contrasts=_all(entries, Contrast),
+        walks=_all(entries, BesideWalk),
         checks=tuple(check for entry in entries.values() for check in entry.checks),
         provenance=_provenance(entries),
         timings=_timings(entries),
@@ -103,7 +112,10 @@ def drawings(results: Path) -> dict[str, Scene]:
         scenes["training"] = figures.scenes.training(found.trainings, first)
     if found.searches:
         scenes["learning-rates"] = figures.scenes.rate_search(found.searches, first)
-    if found.comparisons:
+    for alike in figures.report.by_form(found.contrasts):
+        name = archive.safe_name(f"contrasts-{alike[0].subset}-{alike[0].form}")
+        scenes[name] = figures.scenes.contrasts(alike, first)
+    if found.comparisons and not found.contrasts:
         scenes["comparisons"] = figures.scenes.comparisons(found.comparisons, first)
     return scenes
 
@@ -207,6 +219,8 @@ def _in_order(entries: Mapping[str, Entry]) -> dict[str, Entry]:
         group, entry = item
         head, tail = group.split("/")[0], group.split("/")[-1]
         record = entry.record
+        if isinstance(record, Contrast):
+            return head, 0, (_index(labels, record.strategy), 0, 0)
         if isinstance(record, Comparison):
             return (
                 head,
@@ -258,9 +272,7 @@ def _provenance(entries: Mapping[str, Entry]) -> tuple[tuple[str, str], ...]:
 def _timings(entries: Mapping[str, Entry]) -> tuple[tuple[str, str], ...]:
     longest: dict[str, float] = {}
     for group, entry in entries.items():
-        stage = {"training": "exploration", "comparison": "exploration", "distances": "exploration"}.get(
-            group.split("/")[0], group.split("/")[0]
-        )
+        stage = STAGES.get(group.split("/")[0], group.split("/")[0])
         longest[stage] = max(longest.get(stage, 0.0), entry.provenance.seconds)
     trained = sum(float(record.seconds[-1]) for record in _all(entries, Training))
     return (("training, all runs added", duration(trained)), *((stage, duration(s)) for stage, s in longest.items()))

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from cli.console import Stages
+from cli.errors import FULL
 
 Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
@@ -63,3 +66,18 @@ def problem_settings(given: list[str]) -> dict[str, Any]:
 def workers_for(jobs: int, device: str) -> int:
     """How many processes: as many as asked for, else one a core, and one alone on a GPU."""
     return jobs or (1 if device.startswith("cuda") else os.cpu_count() or 1)
+
+
+@contextlib.contextmanager
+def writing(folder: Path) -> Iterator[None]:
+    """Makes the folder; what keeps it or its files from being written becomes one sentence."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except OSError as error:
+        if error.errno in FULL:
+            raise
+        raise ValueError(
+            f"cannot write into {folder} ({error.strerror}): expected a folder that can be written; choose another "
+            "with --out"
+        ) from error

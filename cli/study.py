@@ -11,13 +11,21 @@ from typing import Any
 import torch
 
 from analysis import settings as reading
+from analysis.exploring import Explored
 from analysis.results import Alternation, Comparison, EigenvalueHistory, Exploration, Profile, Surface
-from analysis.settings import AlternationSettings, HessianSettings, ProblemName, Settings, SurfaceSettings
+from analysis.settings import (
+    AlternationSettings,
+    ExploreSettings,
+    HessianSettings,
+    ProblemName,
+    Settings,
+    SurfaceSettings,
+)
 from analysis.workbench import Workbench
 from cli.console import Stages
 from cli.errors import FULL
 from landscape import store
-from landscape.errors import LandscapeError, unknown
+from landscape.errors import LandscapeError
 from landscape.problems import BUILT_IN
 from landscape.trajectory import Trajectory
 
@@ -90,6 +98,14 @@ class Bench:
         """As `Workbench.alternation`."""
         return self._work.alternation(chosen)
 
+    def require(self, chosen: ExploreSettings) -> None:
+        """As `Workbench.require`."""
+        self._work.require(chosen)
+
+    def contrast(self, chosen: ExploreSettings) -> Explored:
+        """As `Workbench.contrast`."""
+        return self._work.contrast(chosen)
+
     def explore(self, baseline: str) -> tuple[list[Exploration], tuple[Comparison, ...]]:
         """As `Workbench.explore`."""
         return self._work.explore(baseline)
@@ -141,9 +157,3 @@ def snapshots_at(text: str) -> dict[str, Any]:
             return {"snapshots": int(text[2:])}
         return {"at": [int(step) for step in text.split(",")]}
     raise LandscapeError(f"expected --at as n=COUNT, all, last or steps such as 0,100,600, got {text!r}")
-
-
-def require_label(label: str, there: Sequence[str]) -> None:
-    """Raises unless one of the runs carries the label."""
-    if label not in there:
-        raise unknown("label of a baseline", label, set(there))

@@ -8,10 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.results import (
+    FEWEST_SEEDS,
     Alternation,
+    BesideWalk,
     Check,
     Comparison,
     ConflictMap,
+    Contrast,
     DistanceMatrix,
     EigenvalueHistory,
     Exploration,
@@ -31,6 +34,7 @@ from analysis.results import (
 )
 from figures import files, page, scenes, tables
 from figures.alternation_tables import alternation_table, verdict_words
+from figures.exploration_tables import verdict_table, walk_counts, walk_table, words_table
 from figures.faithfulness_tables import faithfulness_table, stability_table
 from figures.marks import Scene
 from figures.scenes.explorations import MEASURES
@@ -85,6 +89,8 @@ class Contents:
     explorations: tuple[Exploration, ...] = ()
     distances: tuple[DistanceMatrix, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
+    contrasts: tuple[Contrast, ...] = ()
+    walks: tuple[BesideWalk, ...] = ()
     checks: tuple[Check, ...] = ()
     provenance: tuple[tuple[str, str], ...] = ()
     timings: tuple[tuple[str, str], ...] = ()
@@ -124,8 +130,8 @@ def render(contents: Contents) -> bytes:
         title=contents.title,
         compared=compared(contents),
         summary=contents.summary,
-        findings=findings(contents.comparisons),
-        verdicts=tables.verdicts(contents.comparisons) if contents.comparisons else None,
+        findings=claims(contents.contrasts) if contents.contrasts else findings(contents.comparisons),
+        verdicts=_verdicts(contents),
         scores=tables.scores(contents.trainings) if any(t.metrics for t in contents.trainings) else None,
         alarm=f"{failed} of {count(len(contents.checks), 'check')} failed: see Checks." if failed else "",
         parts=parts,
@@ -141,6 +147,7 @@ def order(contents: Contents) -> tuple[str, ...]:
     labels = [run.label for run in _runs(contents)]
     labels += [search.label for search in contents.searches]
     labels += [name for c in contents.comparisons for name in (c.baseline, c.strategy)]
+    labels += [name for c in contents.contrasts for name in (c.baseline, c.strategy)]
     return tuple(dict.fromkeys(labels))
 
 
@@ -176,6 +183,36 @@ def _tasks(contents: Contents) -> tuple[str, ...]:
         if records:
             return records[0].tasks
     return ()
+
+
+HEADLINE = "net"
+"""The measure whose verdicts come first on the page; all of them stand in the section on exploration."""
+
+
+def claims(contrasts: Sequence[Contrast]) -> tuple[str, ...]:
+    """Verdicts on the net distance, as the comparison worded them, and what each pair of strategies rests on.
+
+    From fewer than three seeds there is one sentence, which says that there is no verdict.
+    """
+    said: list[str] = []
+    for c in contrasts:
+        fewest = min(len(c.seeds), len(c.baseline_seeds))
+        if fewest < FEWEST_SEEDS:
+            said.append(
+                f"{c.strategy} against {c.baseline}: no verdict from {count(fewest, 'seed')}, expected at least "
+                f"{FEWEST_SEEDS}; train with more seeds."
+            )
+            continue
+        headline = HEADLINE if HEADLINE in c.measures else c.measures[0]
+        said += [f"{c.verdicts[c.measures.index(headline)]}.", *([c.note] if c.note else [])]
+        said.append(f"{c.strategy} against {c.baseline} is corrected by {c.correction}.")
+    return tuple(dict.fromkeys(said))
+
+
+def _verdicts(contents: Contents) -> Table | None:
+    if contents.contrasts:
+        return verdict_table(contents.contrasts, (HEADLINE,))
+    return tables.verdicts(contents.comparisons) if contents.comparisons else None
 
 
 def findings(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
@@ -240,7 +277,8 @@ def _alternation(c: Contents, first: Sequence[str]) -> Section:
 
 
 def _exploration(c: Contents, first: Sequence[str]) -> tuple[Scene, ...]:
-    forest = (scenes.comparisons(c.comparisons, first),) if c.comparisons else ()
+    forest = [scenes.contrasts(group, first) for group in by_form(c.contrasts)]
+    forest += [scenes.comparisons(c.comparisons, first)] if c.comparisons and not c.contrasts else []
     against = (
         tuple(scenes.exploration(c.explorations, measure, first) for measure in MEASURES) if c.explorations else ()
     )
@@ -248,7 +286,15 @@ def _exploration(c: Contents, first: Sequence[str]) -> tuple[Scene, ...]:
 
 
 def _exploration_tables(c: Contents) -> tuple[Table, ...]:
-    return (tables.distances(c.explorations), tables.runs(c.explorations)) if c.explorations else ()
+    of_runs = (tables.distances(c.explorations), tables.runs(c.explorations)) if c.explorations else ()
+    told = (words_table(c.contrasts), verdict_table(c.contrasts)) if c.contrasts else ()
+    return (*told, *((walk_counts(c.walks), walk_table(c.walks)) if c.walks else ()), *of_runs)
+
+
+def by_form(contrasts: Sequence[Contrast]) -> tuple[tuple[Contrast, ...], ...]:
+    """Contrasts that can be drawn together: of one subset in one form."""
+    abouts = dict.fromkeys((c.subset, c.form) for c in contrasts)
+    return tuple(tuple(c for c in contrasts if (c.subset, c.form) == about) for about in abouts)
 
 
 def _surfaces(c: Contents, first: Sequence[str]) -> tuple[Scene, ...]:

@@ -18,13 +18,14 @@ from analysis.results import (
     Run,
     Training,
 )
+from figures import table_formats
 from figures.scenes.explorations import MEASURES
 from figures.scenes.words import count, listed
 
 NEAR = 0.05
 """Share of the loss below which two learning rates count as equally good."""
 TONES = {"wider": "good", "longer": "good", "narrower": "bad", "shorter": "bad"}
-MINUS = "\u2212"
+MINUS = table_formats.MINUS
 FACTOR_OF_TENS = 5
 """Numbers are written in full up to this many digits."""
 
@@ -36,6 +37,8 @@ class Cell:
     text: str
     note: str = ""
     tone: str = ""
+    value: float | None = None
+    """The number that the text rounds, for formats that computers read."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,22 @@ class Table:
     head: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     note: str = ""
+
+    def to_text(self) -> str:
+        """Aligned columns for a terminal."""
+        return table_formats.text(self)
+
+    def to_csv(self) -> str:
+        """Comma-separated values with a heading line; no text can run as a formula of a spreadsheet."""
+        return table_formats.comma_separated(self)
+
+    def to_json(self) -> str:
+        """A JSON object: `title`, `head`, `rows`, `note`."""
+        return table_formats.as_json(self)
+
+    def to_latex(self) -> str:
+        """A LaTeX `table` with `booktabs` rules; every text is escaped."""
+        return table_formats.latex(self)
 
 
 def table(title: str, head: Iterable[str], rows: Iterable[Sequence[Cell | str]], note: str = "") -> Table:

@@ -16,7 +16,7 @@ from landscape.projection import Projected, Whole
 from landscape.recorder import Recorder
 from landscape.schedules import AtSteps, Every, LogSpaced
 from landscape.store import open
-from landscape.strategies import AdaTask, Alternating, Averaged, Grouped, Independent
+from landscape.strategies import AdaTask, Alternating, Averaged, Grouped, Independent, SingleTask
 from landscape.training import Plan, record, train
 from landscape.trajectory import Layout, Snapshot, Trajectory
 
@@ -37,6 +37,7 @@ __all__ = [
     "Problem",
     "Projected",
     "Recorder",
+    "SingleTask",
     "Snapshot",
     "Task",
     "TrainingDiverged",

@@ -19,7 +19,7 @@ from landscape.problem import Problem
 from landscape.provenance import provenance
 from landscape.randomness import seeded
 from landscape.schedules import Every, Schedule
-from landscape.strategies.base import Strategy
+from landscape.strategies.base import Strategy, require_fit
 from landscape.trajectory import History, Snapshot, Trajectory
 from landscape.workspace import Batches, Workspace
 
@@ -113,7 +113,7 @@ def record(
         LandscapeError: the file holds a run of other settings, or is not a trajectory, or is being written.
         TrainingDiverged: as `train`; the snapshots before are kept.
     """
-    strategy.states(len(problem.tasks))  # one that does not fit the tasks is refused before anything is written
+    require_fit(strategy, problem.names)  # one that does not fit is refused before anything is written
     who = provenance(problem, strategy, seed, plan, label)
     path = Path(path)
     if path.exists():

@@ -5,8 +5,21 @@ A record never changes a measured value: logarithms, clipping and smoothing happ
 """
 
 from analysis.results.agreement import TaskAgreement
-from analysis.results.alternation import HELPS, HURTS, UNDECIDED, Alternation
+from analysis.results.alternation import HELPS, HURTS, Alternation
 from analysis.results.base import AVERAGE, Array, Check, Estimate, Record, Run
+from analysis.results.comparison import (
+    ERROR_RATE,
+    FAIR_BUDGETS,
+    FEW,
+    FEWEST_SEEDS,
+    LARGER,
+    SMALLER,
+    UNCORRECTED,
+    UNDECIDED,
+    UNKNOWN,
+    BesideWalk,
+    Contrast,
+)
 from analysis.results.curvature import Eigenpairs, EigenvalueHistory
 from analysis.results.densities import Curve, Density, Moments, SpectrumSummary
 from analysis.results.exploration import BUDGETS, Comparison, DistanceMatrix, Exploration
@@ -28,12 +41,26 @@ from analysis.results.training import RateSearch, Training
 
 __all__ = [
     "AVERAGE",
+    "BUDGETS",
+    "ERROR_RATE",
+    "FAIR_BUDGETS",
+    "FEW",
+    "FEWEST_SEEDS",
+    "HELPS",
+    "HURTS",
+    "LARGER",
+    "LOSS",
+    "SMALLER",
+    "UNCORRECTED",
+    "UNDECIDED",
+    "UNKNOWN",
     "Alternation",
     "Array",
-    "BUDGETS",
+    "BesideWalk",
     "Check",
     "Comparison",
     "ConflictMap",
+    "Contrast",
     "Curve",
     "Density",
     "Displacements",
@@ -46,10 +73,7 @@ __all__ = [
     "Exploration",
     "Faithfulness",
     "Feet",
-    "HELPS",
-    "HURTS",
     "Interpolation",
-    "LOSS",
     "LanczosState",
     "Line",
     "Moments",
@@ -70,7 +94,6 @@ __all__ = [
     "SurfaceShape",
     "TaskAgreement",
     "Training",
-    "UNDECIDED",
     "Values",
     "WalkNull",
 ]

@@ -8,8 +8,9 @@ from itertools import pairwise
 import numpy as np
 
 from analysis.results.base import Array, Record, Run, array, names
+from analysis.results.comparison import UNDECIDED
 
-HELPS, HURTS, UNDECIDED = "helps", "hurts", "undecided"
+HELPS, HURTS = "helps", "hurts"
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

@@ -8,6 +8,7 @@ one report agree.
 from figures.scenes.agreement import cross_curvature, eigenvalue_shares, gradient_agreement, principal_angles
 from figures.scenes.alternation import alternation, alternation_remainder, prediction_and_measurement
 from figures.scenes.conflicts import conflict_map
+from figures.scenes.contrasts import contrasts
 from figures.scenes.densities import cumulative, densities_along, density
 from figures.scenes.differences import difference
 from figures.scenes.explorations import distance_matrix, exploration
@@ -31,6 +32,7 @@ __all__ = [
     "alternation_remainder",
     "comparisons",
     "conflict_map",
+    "contrasts",
     "cross_curvature",
     "cumulative",
     "curvature_tensor",

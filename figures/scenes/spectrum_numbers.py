@@ -148,7 +148,8 @@ def _bars(quantities: Sequence[Quantity]) -> str:
     parts = [part for part in (others, ("Bars " if not others else "") + share if share else "") if part]
     return (
         "; ".join(parts)
-        + ". Lines stand side by side, a little left and right of their step. Probes are the same at every step, so changes are known better than values."
+        + ". Lines stand side by side, a little left and right of their step. Probes are the same at every step, so "
+        "changes are known better than values."
     )
 
 

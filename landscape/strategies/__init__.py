@@ -7,14 +7,15 @@ The two ingredients of independent training are crossed:
 | one optimiser state     | `Averaged`                  | `Alternating`                |
 | one state a task        | `AdaTask`                   | `Independent`                |
 
-and `Grouped` lies between the rows and columns: random groups of tasks take one step each.
+and `Grouped` lies between the rows and columns: random groups of tasks take one step each. `SingleTask` leaves all
+tasks but one out.
 """
 
 from __future__ import annotations
 
 from landscape.strategies.adatask import AdaTask
 from landscape.strategies.averaged import Averaged
-from landscape.strategies.base import Mean, Reduction, Strategy, Sum, Weights
+from landscape.strategies.base import Mean, Reduction, Strategy, Sum, Weights, require_fit
 from landscape.strategies.grouped import Count, Grouped, OwnStates, SharedState, Size
 from landscape.strategies.named import named
 from landscape.strategies.sequential import (
@@ -26,6 +27,7 @@ from landscape.strategies.sequential import (
     SameBatch,
     Shuffled,
 )
+from landscape.strategies.single import SingleTask
 
 __all__ = [
     "AdaTask",
@@ -43,9 +45,11 @@ __all__ = [
     "SameBatch",
     "SharedState",
     "Shuffled",
+    "SingleTask",
     "Size",
     "Strategy",
     "Sum",
     "Weights",
     "named",
+    "require_fit",
 ]

@@ -28,6 +28,9 @@ class AdaTask:
     def states(self, tasks: int) -> int:
         return tasks
 
+    def updates(self, tasks: int) -> int:
+        return 1
+
     def step(self, run: Workspace, number: int, seed: int) -> Tensor:
         losses = run.losses(run.batches[number], run.tasks)
         gradients = run.gradients_at_one_theta(losses)

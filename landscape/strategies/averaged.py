@@ -29,5 +29,8 @@ class Averaged:
         require_weights(self.reduction, tasks)
         return 1
 
+    def updates(self, tasks: int) -> int:
+        return 1
+
     def step(self, run: Workspace, number: int, seed: int) -> Tensor:
         return torch.stack(serve(run, number, run.tasks, 0, self.reduction))

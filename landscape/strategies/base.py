@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -18,8 +18,9 @@ from landscape.workspace import Workspace
 class Strategy(Protocol):
     """A frozen description whose repr is stored in the trajectory.
 
-    `states(T)` is how many optimiser states the shared parameters have. `step(run, n, seed)` carries out step n
-    (counted from 0) and returns the training loss of every task, [T], where its gradient was taken.
+    `states(T)` is how many optimiser states the shared parameters have, `updates(T)` how often a step changes them.
+    `step(run, n, seed)` carries out step n (counted from 0) and returns the training loss of every task, [T], where its
+    gradient was taken.
     """
 
     @property
@@ -29,6 +30,8 @@ class Strategy(Protocol):
     def label(self) -> str: ...
 
     def states(self, tasks: int) -> int: ...
+
+    def updates(self, tasks: int) -> int: ...
 
     def step(self, run: Workspace, number: int, seed: int) -> Tensor: ...
 
@@ -85,6 +88,20 @@ def require_weights(reduction: Reduction, tasks: int) -> None:
     """Raises where a reduction has weights, but not one a task."""
     if isinstance(reduction, Weights) and len(reduction.values) != tasks:
         raise LandscapeError(f"expected a weight for each of the {tasks} tasks, got {len(reduction.values)}")
+
+
+@runtime_checkable
+class OfSomeTasks(Protocol):
+    """A strategy that names tasks: `require(names)` raises where the problem has no such task."""
+
+    def require(self, names: Sequence[str]) -> None: ...
+
+
+def require_fit(strategy: Strategy, names: Sequence[str]) -> None:
+    """Raises where a strategy does not fit the tasks of these names, before anything is trained or written."""
+    strategy.states(len(names))
+    if isinstance(strategy, OfSomeTasks):
+        strategy.require(names)
 
 
 def serve(run: Workspace, batch: int, tasks: Sequence[int], state: int, reduction: Reduction) -> list[Tensor]:

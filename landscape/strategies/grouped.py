@@ -107,6 +107,9 @@ class Grouped:
         require_weights(self.reduction, tasks)
         return 1 + max(self.states_of_theta.numbers(len(self.partition.sizes(tasks))))
 
+    def updates(self, tasks: int) -> int:
+        return len(self.partition.sizes(tasks))
+
     def step(self, run: Workspace, number: int, seed: int) -> Tensor:
         groups = self.groups(len(run.tasks), number)
         own = self.states_of_theta.numbers(len(groups))

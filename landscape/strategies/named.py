@@ -12,6 +12,7 @@ from landscape.strategies.averaged import Averaged
 from landscape.strategies.base import Mean, Reduction, Strategy, Sum, Weights
 from landscape.strategies.grouped import Count, Grouped, OwnStates, SharedState, Size
 from landscape.strategies.sequential import Alternating, Fixed, Independent, NextBatch, Reversed, SameBatch, Shuffled
+from landscape.strategies.single import SingleTask
 
 STRATEGIES: dict[str, Callable[..., Any]] = {
     "averaged": Averaged,
@@ -19,6 +20,7 @@ STRATEGIES: dict[str, Callable[..., Any]] = {
     "adatask": AdaTask,
     "independent": Independent,
     "grouped": Grouped,
+    "single": SingleTask,
 }
 _WORDS: dict[str, dict[str, Callable[[], Any]]] = {
     "order": {"fixed": Fixed, "shuffled": Shuffled, "reversed": Reversed},
@@ -31,6 +33,7 @@ _TAKES = {
     "adatask": set[str](),
     "independent": {"order", "batches"},
     "grouped": {"order", "batches", "reduction", "groups", "size", "states", "redraw", "group_seed"},
+    "single": {"task"},
 }
 
 
@@ -39,7 +42,7 @@ def named(name: str, optimiser: Optimiser, choices: Mapping[str, Any] | None = N
 
     Choices: `reduction` (`sum`, `mean` or a list of weights), `order` (`fixed`, `shuffled`, `reversed`), `batches`
     (`same`, `next`); of `grouped` also `groups` or `size`, `states` (`own`, `shared`), `redraw` (steps, 0: never) and
-    `group_seed`.
+    `group_seed`; of `single` its `task`.
 
     Raises:
         LandscapeError: an unknown name or word, with the nearest valid one; a choice that the strategy does not take.
@@ -58,6 +61,8 @@ def named(name: str, optimiser: Optimiser, choices: Mapping[str, Any] | None = N
     fields = {
         _FIELDS.get(key, key): _object(key, value) for key, value in given.items() if key not in ("groups", "size")
     }
+    if name == "single" and not given.get("task"):
+        raise LandscapeError("expected the name of a task for the strategy single, got none: name it as task")
     if "groups" in given and "size" in given:
         raise LandscapeError("expected the number of groups or their size, got both: leave one out")
     if "groups" in given:
@@ -74,6 +79,8 @@ _FIELDS = {"states": "states_of_theta", "group_seed": "seed"}
 def _object(key: str, value: Any) -> Any:
     if key == "reduction":
         return _reduction(value)
+    if key == "task":
+        return str(value)
     if key not in _WORDS:
         return _whole(key, value)
     if str(value) not in _WORDS[key]:

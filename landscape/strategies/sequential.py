@@ -120,6 +120,9 @@ class Alternating:
     def states(self, tasks: int) -> int:
         return 1
 
+    def updates(self, tasks: int) -> int:
+        return tasks
+
     def step(self, run: Workspace, number: int, seed: int) -> Tensor:
         return _one_by_one(run, number, seed, self.order, self.batches, [0] * len(run.tasks))
 
@@ -140,6 +143,9 @@ class Independent:
     label = "independent"
 
     def states(self, tasks: int) -> int:
+        return tasks
+
+    def updates(self, tasks: int) -> int:
         return tasks
 
     def step(self, run: Workspace, number: int, seed: int) -> Tensor:

@@ -193,7 +193,7 @@ def test_a_block_has_whole_chunks_of_the_file_where_memory_allows():
 
 
 def test_subsets_by_layer_and_head():
-    assert [layer.name for layer in layers(LAYOUT)] == ["conv", "norm", "deep.linear"]
+    assert list(layers(LAYOUT, Shared())) == ["conv", "norm", "deep.linear"]
     assert [head.task for head in heads(LAYOUT)] == ["one", "two"]
     assert [slot.name for slot in slots(WithoutNorms(Shared()))] == [
         "conv.weight",

@@ -100,6 +100,9 @@ def test_a_study_leaves_a_group_for_everything(finished):
         for measure in ("net", "path_steps", "path_updates")
         for budget in budgets
     }
+    kinds = ("movement", "displacements", "walks", "beside-walks")
+    expected |= {f"{what}/{name}/shared/raw" for what in kinds for name in RUNS}
+    expected |= {f"contrast/{label}/shared/raw" for label in ("independent", "adatask")}
     assert groups == expected
     assert sorted(p.name for p in (folder / "runs").iterdir()) == sorted(f"{name}.h5" for name in RUNS)
     assert told.stages == [
@@ -108,6 +111,8 @@ def test_a_study_leaves_a_group_for_everything(finished):
         *ON_A_PLANE * 2,
         "Hessian eigenvalues",
         "exploration",
+        "movement",
+        "comparison",
     ]
     assert told.told == told.amounts, "every stage said in the end that all of its work was done"
     assert len(told.notes) == len(told.stages)
@@ -209,6 +214,7 @@ def test_redone_by_hand_the_results_are_the_same_bit_by_bit(study):
     by_hand = bench(study)
     by_hand.surface(settings().surface)
     by_hand.explore("averaged")
+    by_hand.contrast(settings().explore)
     first = bench(study, RUNS[::2])
     first.surface(SurfaceSettings(**{**TINY["surface"], "label": "seed-0"}))
     first.eigenvalues(settings().hessian)

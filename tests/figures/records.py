@@ -7,8 +7,10 @@ import numpy as np
 from analysis.results import (
     AVERAGE,
     Array,
+    BesideWalk,
     Check,
     Comparison,
+    Contrast,
     DistanceMatrix,
     EigenvalueHistory,
     Exploration,
@@ -211,4 +213,79 @@ def checks() -> tuple[Check, ...]:
     return (
         Check("surface at the origin against the recorded loss", 1e-7, 1e-5, "float32 forward pass"),
         Check("asymmetry of the Hessian", 3e-2, 1e-3, "rounding of the products"),
+    )
+
+
+def contrast(
+    strategy: str = "independent",
+    shift: float = 1.0,
+    seeds: int = 6,
+    measures: tuple[str, ...] = ("net", "ratio"),
+    budgets: tuple[str, ...] = ("steps", "movement", "loss"),
+    subset: str = "shared",
+    form: str = "raw",
+) -> Contrast:
+    """At equal steps every measure is `shift` larger and clear, at equal movement undecided, at equal loss only clear
+    without the correction; without intervals below two seeds.
+    """
+    shape = (len(measures), len(budgets))
+    difference = np.broadcast_to(np.array([shift, 0.0, 0.5])[: len(budgets)], shape).copy()
+    half = np.broadcast_to(np.array([0.5, 1.0, 0.4])[: len(budgets)], shape) if seeds > 1 else np.full(shape, np.nan)
+    p = np.broadcast_to(np.array([0.01, 0.9, 0.3])[: len(budgets)], shape).copy()
+    values = np.broadcast_to(np.linspace(2, 3, seeds), (*shape, seeds)).copy()
+    return Contrast(
+        strategy=strategy,
+        baseline="averaged",
+        subset=subset,
+        form=form,
+        design="paired",
+        note="",
+        measures=measures,
+        units=("parameter", "1")[: len(measures)],
+        verdicts=tuple(f"{name}: {strategy} against averaged, said in words" for name in measures),
+        budgets=budgets,
+        levels=np.array([20.0, 0.2, 0.5])[: len(budgets)],
+        seeds=np.arange(seeds),
+        baseline_seeds=np.arange(seeds),
+        strategy_values=values + difference[..., None],
+        baseline_values=values,
+        samples=np.full(shape, seeds),
+        difference=difference,
+        low=difference - half,
+        high=difference + half,
+        bootstrap_low=difference - half,
+        bootstrap_high=difference + half,
+        p_value=p / 5,
+        p_permutation=p / 3,
+        p_holm=p,
+        p_hochberg=p,
+        p_corrected=p,
+        effect=2 * difference,
+        effect_low=difference,
+        effect_high=3 * difference,
+        superiority=np.full(shape, 1.0),
+        detectable=half,
+        correction="some correction",
+        tests=difference.size,
+        smallest_p=2.0 ** (1 - seeds),
+        resamples=99,
+        resampling_seed=0,
+    )
+
+
+def beside_walk(label: str = "independent", seed: int = 0, above: float = 0.01) -> BesideWalk:
+    """Nineteen walks with a net distance of about 1; the run's is 2."""
+    draws = np.stack([np.linspace(0.9, 1.1, 19), np.full(19, np.nan)], axis=1)
+    return BesideWalk(
+        run=run(label, seed),
+        subset="shared",
+        form="raw",
+        measures=("net", "volume"),
+        units=("parameter", "ln (parameter)^2"),
+        values=np.array([2.0, np.nan]),
+        draws=draws,
+        above=np.array([above, np.nan]),
+        below=np.array([1.0, np.nan]),
+        dimension=1000,
+        seed=0,
     )
