@@ -56,7 +56,7 @@ def principal_angles(found: TaskAgreement) -> Scene:
         excluded(broken(found.angles), "angles"),
     )
     legend = (*(Key(name, look) for name, look in looks.items()), NULL, *((UNSETTLED,) if loose else ()))
-    return Scene("Do the sharp directions of the tasks agree?", caption, grid(panels, 3, 44.0), legend)
+    return Scene("How far the sharp directions of the tasks agree", caption, grid(panels, 3, 44.0), legend)
 
 
 def _with_average(found: TaskAgreement) -> list[bool]:
@@ -148,7 +148,7 @@ def eigenvalue_shares(found: TaskAgreement, vector: int = 0) -> Scene:
         excluded(broken(shares), "shares"),
     )
     legend = (*(Key(task, looks[task]) for task in tasks), RESIDUAL)
-    return Scene("Whose curvature is the average's?", caption, (Row(panels, 2, 60.0),), legend)
+    return Scene("What each task adds to the curvature of the average", caption, (Row(panels, 2, 60.0),), legend)
 
 
 def gradient_agreement(found: TaskAgreement) -> Scene:
@@ -190,7 +190,7 @@ def gradient_agreement(found: TaskAgreement) -> Scene:
         *(Key(title_of(name), look) for name, look in looks.items()),
         *(Key(name, look) for name, look in couples.items()),
     )
-    return Scene("Do the gradients of the tasks agree?", caption, grid(tuple(panels), 3, 50.0), legend)
+    return Scene("How far the gradients of the tasks agree", caption, grid(tuple(panels), 3, 50.0), legend)
 
 
 def _cosines(found: TaskAgreement, looks: dict[str, Look]) -> Panel:

@@ -144,7 +144,7 @@ def sharpness_of_runs(found: Sequence[Sharpness], form: str = "plain", order: Se
         "Runs that were stepped differently have moved differently at equal steps.",
     )
     legend = tuple(Key(label, looks[label]) for label in labels)
-    return Scene("Which strategy is in flatter places?", caption, grid(panels, 3, 38.0), legend)
+    return Scene("Sharpness of several runs", caption, grid(panels, 3, 38.0), legend)
 
 
 def _runs_panel(
