@@ -69,7 +69,7 @@ class Reestimated:
         if self.batch_size < 2:
             raise LandscapeError(f"expected mini-batches of 2 or more examples for statistics, got {self.batch_size}")
         module = copy.deepcopy(problem.model).eval()
-        layers = {name: part for name, part in module.named_modules() if _has_statistics(part)}
+        layers = {name: part for name, part in module.named_modules() if has_statistics(part)}
         if not layers:
             raise LandscapeError(
                 "the model has no normalisation layer with running statistics: expected one to estimate again; use the "
@@ -96,5 +96,6 @@ class Reestimated:
         return restate
 
 
-def _has_statistics(part: nn.Module) -> bool:
+def has_statistics(part: nn.Module) -> bool:
+    """Whether a module is a normalisation layer with running statistics."""
     return isinstance(part, _NormBase) and part.running_mean is not None

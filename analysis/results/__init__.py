@@ -5,6 +5,14 @@ A record never changes a measured value: logarithms, clipping and smoothing happ
 """
 
 from analysis.results.base import AVERAGE, Array, Check, Estimate, Record, Run
+from analysis.results.connectivity import (
+    Barriers,
+    Curve,
+    FunctionDistances,
+    PathLosses,
+    PointDistances,
+    Separation,
+)
 from analysis.results.curvature import Eigenpairs, EigenvalueHistory
 from analysis.results.exploration import BUDGETS, Comparison, DistanceMatrix, Exploration
 from analysis.results.planes import Faithfulness, Feet, Line, Plane, PlaneStability, Shadow, Subspace
@@ -24,9 +32,11 @@ __all__ = [
     "AVERAGE",
     "BUDGETS",
     "Array",
+    "Barriers",
     "Check",
     "Comparison",
     "ConflictMap",
+    "Curve",
     "DistanceMatrix",
     "Eigenpairs",
     "EigenvalueHistory",
@@ -34,15 +44,19 @@ __all__ = [
     "Exploration",
     "Faithfulness",
     "Feet",
+    "FunctionDistances",
     "Interpolation",
     "Line",
+    "PathLosses",
     "Plane",
     "PlaneStability",
+    "PointDistances",
     "Profile",
     "ProfileEnsemble",
     "RateSearch",
     "Record",
     "Run",
+    "Separation",
     "Shadow",
     "Subspace",
     "Surface",
