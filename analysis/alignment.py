@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -46,7 +47,7 @@ class Aligner:
             raise LandscapeError("expected at least one group of exchangeable units, got none")
         self.groups = tuple(groups)
         self._problem, self._restarts, self._seed = problem, restarts, seed
-        self._verified = False
+        self._known: dict[bytes, dict[str, Array]] = {}
 
     @property
     def words(self) -> str:
@@ -64,24 +65,31 @@ class Aligner:
         order as it is, from one made layer after layer in the flow of data, and with random turns of the groups; the
         best is kept, so the distance is never larger than before. Buffers follow and do not enter the match.
 
+        A pair that was matched before is remembered by the hash of both points.
+
         Cost: for a group of n units with m entries each, n^2 m for the products and at most n^3 for the assignment, a
         few times over.
         """
         problem = self._problem
-        if not self._verified:
+        if not self._known:
             require_unchanged(problem, reference.theta, reference.buffers, self.groups, self._seed)
-            self._verified = True
-        match = _Match(problem.layout, self.groups, reference.theta, other.theta)
         identity = {group.name: np.arange(group.size) for group in self.groups}
-        starts = [identity, match.forward()] + [identity] * self._restarts
-        rng = generator(self._seed, "alignment")
-        orders = max((match.climbed(start, rng if k else None) for k, start in enumerate(starts)), key=match.score)
+        key = hashlib.sha256(reference.theta.tobytes() + other.theta.tobytes()).digest()
+        if key not in self._known:
+            self._known[key] = self._orders(reference.theta, other.theta, identity)
+        orders = self._known[key]
         theta = permuted(other.theta, problem.layout, self.groups, orders)
         buffers = permuted(other.buffers, problem.buffer_layout, self.groups, orders)
         before, after = (float(np.linalg.norm(t - reference.theta)) for t in (other.theta, theta))
         if not after < before:
             return Aligned(other, identity, before, before)
         return Aligned(replace(other, theta=theta, buffers=buffers), orders, before, after)
+
+    def _orders(self, reference: Array, other: Array, identity: Orders) -> dict[str, Array]:
+        match = _Match(self._problem.layout, self.groups, reference, other)
+        starts = [identity, match.forward()] + [identity] * self._restarts
+        rng = generator(self._seed, "alignment")
+        return max((match.climbed(start, rng if k > 1 else None) for k, start in enumerate(starts)), key=match.score)
 
 
 class _Match:

@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis import archive, checks, distances, jobs, operators, statistics
+from analysis import archive, checks, connecting, distances, jobs, operators, statistics
 from analysis.archive import Entry
 from analysis.desk import Desk, Progress, group_of
 from analysis.pool import run_all
-from analysis.results import Comparison, DistanceMatrix, EigenvalueHistory, Exploration, Profile, Surface
-from analysis.settings import HessianSettings, ProblemName, SurfaceSettings
+from analysis.results import Barriers, Comparison, DistanceMatrix, EigenvalueHistory, Exploration, Profile, Surface
+from analysis.settings import ConnectSettings, HessianSettings, ProblemName, SurfaceSettings
 from analysis.survey import plan, survey
 from landscape.trajectory import Trajectory
 
@@ -35,6 +35,14 @@ class Workbench:
     def plan(self, chosen: SurfaceSettings) -> str:
         """What `surface` would measure, in words."""
         return plan(self._desk, chosen)
+
+    def connect(self, chosen: ConnectSettings) -> list[Barriers]:
+        """Barriers between points, and all that lies between them; see `analysis.connecting`."""
+        return connecting.connect(self._desk, chosen)
+
+    def plan_connection(self, chosen: ConnectSettings) -> str:
+        """What `connect` would measure, in words."""
+        return connecting.plan(self._desk, chosen)
 
     def eigenvalues(self, chosen: HessianSettings) -> list[EigenvalueHistory]:
         """Top eigenvalues of every task and of the average along every run."""

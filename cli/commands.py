@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from cli import surface
+from cli import connect, surface
 from cli.console import Stages, duration, emit, say, show
 from cli.errors import FULL, Interrupted, Unread
 from cli.options import (
@@ -222,6 +222,7 @@ def train(
 
 
 app.command(epilog=surface.EXAMPLES)(surface.surface)
+app.command(epilog=connect.EXAMPLES)(connect.connect)
 
 
 @app.command(

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from analysis import settings as reading
-from analysis.results import Comparison, EigenvalueHistory, Exploration, Profile, Surface
-from analysis.settings import HessianSettings, ProblemName, Settings, SurfaceSettings
+from analysis.results import Barriers, Comparison, EigenvalueHistory, Exploration, Profile, Surface
+from analysis.settings import ConnectSettings, HessianSettings, ProblemName, Settings, SurfaceSettings
 from analysis.workbench import Workbench
 from cli.console import Stages
 from cli.errors import FULL
@@ -81,6 +81,14 @@ class Bench:
     def plan(self, chosen: SurfaceSettings) -> str:
         """As `Workbench.plan`."""
         return self._work.plan(chosen)
+
+    def connect(self, chosen: ConnectSettings) -> list[Barriers]:
+        """As `Workbench.connect`."""
+        return self._work.connect(chosen)
+
+    def plan_connection(self, chosen: ConnectSettings) -> str:
+        """As `Workbench.plan_connection`."""
+        return self._work.plan_connection(chosen)
 
     def eigenvalues(self, chosen: HessianSettings) -> list[EigenvalueHistory]:
         """As `Workbench.eigenvalues`."""

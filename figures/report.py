@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from analysis.results import (
+    Barriers,
     Check,
     Comparison,
     ConflictMap,
@@ -16,12 +17,16 @@ from analysis.results import (
     Exploration,
     Faithfulness,
     Feet,
+    FunctionDistances,
     Interpolation,
+    PathLosses,
     PlaneStability,
+    PointDistances,
     Profile,
     ProfileEnsemble,
     RateSearch,
     Run,
+    Separation,
     Shadow,
     Surface,
     SurfaceEnsemble,
@@ -29,6 +34,7 @@ from analysis.results import (
     Training,
 )
 from figures import files, page, scenes, tables
+from figures.connectivity_tables import barrier_table, disagreement_table, distance_table, separation_table
 from figures.faithfulness_tables import faithfulness_table, stability_table
 from figures.marks import Scene
 from figures.scenes.explorations import MEASURES
@@ -58,6 +64,17 @@ class Trust:
 
 
 @dataclass(frozen=True)
+class Connection:
+    """What lies between some points; `paths` of one choice of statistics are drawn over each other."""
+
+    title: str
+    barriers: tuple[Barriers, ...] = ()
+    paths: tuple[tuple[PathLosses, ...], ...] = ()
+    functions: FunctionDistances | None = None
+    points: PointDistances | None = None
+
+
+@dataclass(frozen=True)
 class Contents:
     """What a report is made from; whatever is missing is left out of the page.
 
@@ -81,6 +98,8 @@ class Contents:
     eigenvalues: tuple[EigenvalueHistory, ...] = ()
     explorations: tuple[Exploration, ...] = ()
     distances: tuple[DistanceMatrix, ...] = ()
+    connections: tuple[Connection, ...] = ()
+    separations: tuple[Separation, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
     checks: tuple[Check, ...] = ()
     provenance: tuple[tuple[str, str], ...] = ()
@@ -202,6 +221,7 @@ def sections(contents: Contents) -> tuple[Section, ...]:
 def _sections(c: Contents) -> Iterator[Section]:
     first = order(c)
     yield Section("exploration", "Exploration", _exploration(c, first), _exploration_tables(c))
+    yield Section("connection", "Are the ends connected?", _connection(c), _connection_tables(c))
     yield Section("surface", "Loss surfaces", _surfaces(c, first))
     yield Section("trust", "How far the surfaces can be trusted", _trust(c, first), _trust_tables(c))
     conflicts = tuple(scenes.conflict_map(record, shadows, first) for record, shadows in c.conflicts)
@@ -229,6 +249,27 @@ def _exploration(c: Contents, first: Sequence[str]) -> tuple[Scene, ...]:
 
 def _exploration_tables(c: Contents) -> tuple[Table, ...]:
     return (tables.distances(c.explorations), tables.runs(c.explorations)) if c.explorations else ()
+
+
+def _connection(c: Contents) -> tuple[Scene, ...]:
+    drawn = [scene for one in c.connections for scene in _between(one)]
+    return (*drawn, *((scenes.separation(c.separations),) if c.separations else ()))
+
+
+def _between(one: Connection) -> Iterator[Scene]:
+    yield from (scenes.barriers(record) for record in one.barriers)
+    yield from (scenes.paths(group) for group in one.paths)
+    if one.functions is not None:
+        yield scenes.disagreement(one.functions)
+    if one.points is not None:
+        yield scenes.point_distances(one.points)
+
+
+def _connection_tables(c: Contents) -> tuple[Table, ...]:
+    made = [barrier_table(record) for one in c.connections for record in one.barriers]
+    made += [disagreement_table(one.functions) for one in c.connections if one.functions is not None]
+    made += [distance_table(one.points) for one in c.connections if one.points is not None]
+    return (*made, *((separation_table(c.separations),) if c.separations else ()))
 
 
 def _surfaces(c: Contents, first: Sequence[str]) -> tuple[Scene, ...]:

@@ -6,6 +6,7 @@ one report agree.
 """
 
 from figures.scenes.conflicts import conflict_map
+from figures.scenes.connections import barriers, disagreement, paths, point_distances, separation
 from figures.scenes.differences import difference
 from figures.scenes.explorations import distance_matrix, exploration
 from figures.scenes.faithfulness import gap, shares
@@ -17,17 +18,22 @@ from figures.scenes.spectra import eigenvalues
 from figures.scenes.verdicts import comparisons
 
 __all__ = [
+    "barriers",
     "comparisons",
     "conflict_map",
     "difference",
+    "disagreement",
     "distance_matrix",
     "eigenvalues",
     "exploration",
     "gap",
     "interpolation",
+    "paths",
+    "point_distances",
     "profile",
     "profile_ensemble",
     "rate_search",
+    "separation",
     "shares",
     "significant",
     "surface",
