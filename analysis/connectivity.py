@@ -83,7 +83,7 @@ def measuring(
         rows["length"][place] = path.length
         done = found.done.copy()
         done[place] = True
-        found = replace(found, **rows, done=done, kind=path.kind, engine=repr(each.engine))
+        found = replace(found, **rows, done=done, path=path.kind, engine=repr(each.engine))
         yield found
 
 
@@ -107,7 +107,7 @@ def barriers(found: PathLosses, points: Sequence[str]) -> Barriers:
             length[row, column] = found.length[pair]
         loss[:, i], loss[:, j] = found.loss[pair, :, 0], found.loss[pair, :, -1]
     return Barriers(
-        kind=found.kind,
+        path=found.path,
         points=tuple(points),
         views=found.views,
         barrier=barrier,
@@ -157,7 +157,7 @@ def _nothing(
     unknown = np.full((len(ways), len(views), len(t)), np.nan)
     norm, heads = str(words["batch_norm"]), str(words["heads"])
     return PathLosses(
-        kind="",
+        path="",
         views=views,
         starts=tuple(way.start for way in ways),
         ends=tuple(way.end for way in ways),

@@ -148,7 +148,7 @@ def _groups(path: Path | None) -> Any:
 def _facts(barriers: Any) -> dict[str, Any]:
     """What a script wants to know of one matrix of barriers."""
     return {
-        "path": barriers.kind,
+        "path": barriers.path,
         "points": barriers.points,
         "losses": barriers.views,
         "barrier": barriers.barrier,

@@ -163,12 +163,12 @@ def _connections(entries: Mapping[str, Entry]) -> tuple[Connection, ...]:
 
     def one(title: str, records: Sequence[Record]) -> Connection:
         paths = [record for record in records if isinstance(record, PathLosses) and record.done.any()]
-        paths = sorted(paths, key=lambda path: (path.kind != "straight line", path.alignment != "none"))
+        paths = sorted(paths, key=lambda path: (path.path != "straight line", path.alignment != "none"))
         norms = list(dict.fromkeys(path.batch_norm for path in paths))
         barriers = [record for record in records if isinstance(record, Barriers)]
         return Connection(
             title,
-            tuple(sorted(barriers, key=lambda b: (b.kind != "straight line", b.alignment != "none"))),
+            tuple(sorted(barriers, key=lambda b: (b.path != "straight line", b.alignment != "none"))),
             tuple(tuple(path for path in paths if path.batch_norm == norm) for norm in norms),
             next((record for record in records if isinstance(record, FunctionDistances)), None),
             next((record for record in records if isinstance(record, PointDistances)), None),

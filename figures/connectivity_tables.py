@@ -28,7 +28,7 @@ def barrier_table(barriers: Barriers) -> Table:
     some = f" Of {len(pairs)} pairs the {ROWS} with the largest are shown." if len(pairs) > ROWS else ""
     note = (
         f"The largest height of the loss above the straight line between the ends' losses, on {barriers.samples} "
-        f"points of the {barriers.kind}, \u00b1 its standard error over examples, and the t where it is; "
+        f"points of the {barriers.path}, \u00b1 its standard error over examples, and the t where it is; "
         f"{conditions_of(barriers)}. A maximum of noisy values is too large on average: a barrier of about its error "
         f"is none.{some}"
     )

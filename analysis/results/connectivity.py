@@ -19,7 +19,7 @@ class PathLosses(Record):
     average is the mean over tasks of each example's losses. Where a pair is not done, all are NaN.
     """
 
-    kind: str
+    path: str
     """`straight line` or `Bezier curve`."""
     views: tuple[str, ...] = names("view")
     """Task names, then `average` where there are several tasks."""
@@ -67,7 +67,7 @@ class Barriers(Record):
     measured, which makes a barrier of pure noise positive.
     """
 
-    kind: str
+    path: str
     points: tuple[str, ...] = names("point")
     """`RUN@STEP`."""
     views: tuple[str, ...] = names("view")

@@ -34,7 +34,7 @@ def barriers(record: Barriers) -> Scene:
     missing = int(np.isnan(record.barrier[-1]).sum() // 2)
     caption = sentences(
         f"Barrier: the largest height of the loss above the straight line between the ends' losses, in loss units, on "
-        f"{record.samples} points of the {record.kind} between two points; {conditions_of(record)}; "
+        f"{record.samples} points of the {record.path} between two points; {conditions_of(record)}; "
         f"{count(record.examples, f'{record.split} example')}.",
         "All panels share one scale.",
         f"{count(missing, 'pair')} without a barrier left blank." if missing else "",
@@ -56,22 +56,23 @@ def paths(records: Sequence[PathLosses]) -> Scene:
     chosen = _highest(first)
     views = list(range(len(first.views)))
     panels = []
-    for pair in chosen:
+    for number, pair in enumerate(chosen, start=1):
         for view in views:
             marks: list[Mark] = []
             for record, kind in zip(records, kinds, strict=True):
                 where = _same_pair(record, first, pair)
                 if where is not None:
                     marks += _along(record, where, view, looks[kind], kind)
-            title = _view_name(first.views[view], first.views)
-            label = f"from {first.starts[pair]} (0) to {first.ends[pair]} (1)" if view == 0 else "t"
-            panels.append(Panel(title, Axis(label, range=(0.0, 1.0)), Axis("loss" if view == 0 else ""), tuple(marks)))
+            title = f"{number}: {_view_name(first.views[view], first.views)}"
+            label = "loss" if view == 0 else ""
+            panels.append(Panel(title, Axis("t", range=(0.0, 1.0)), Axis(label), tuple(marks)))
     left = int(first.done.sum()) - len(chosen)
     caption = sentences(
         f"Loss along paths of all parameters, heads included; {count(first.t.size, 'point')} each, "
         f"{count(first.examples, f'{first.split} example')}.",
         "Dotted: the straight line between the ends' losses; a barrier is the largest height above it.",
         "Bands: 95 % intervals over examples of that height, pointwise.",
+        *(f"{k}: from {first.starts[p]} (t = 0) to {first.ends[p]} (t = 1)." for k, p in enumerate(chosen, start=1)),
         f"The {count(len(chosen), 'pair')} with the largest barrier; {left} more were measured." if left else "",
         _beyond(records),
     )
@@ -98,16 +99,25 @@ def separation(records: Sequence[Separation]) -> Scene:
     ends = (float(min(r.steps[0] for r in records)), float(max(r.steps[-1] for r in records)))
     relative.insert(0, _level(ends, 1.0, Look(style.FAINT, "dot", width=0.9)))
     relative += [_level(ends, t, Look(style.INK, "dash", width=0.8)) for t in sorted({r.threshold for r in records})]
+    reach = 1.05 * max(1.0, *(float(np.nanmax(r.relative, initial=0.0)) for r in records))
     most = max(records, key=lambda r: r.null_angles.size)
     random = Key("random subspaces (median)", Look(style.FAINT, "dash", "triangle-down", width=0.9, size=3.5))
     if most.null_angles.size:
         angles += _line(np.arange(1, most.null_angles.size + 1), most.null_angles, random.look, random.label, ())
+    numbers = range(1, most.null_angles.size + 1)
     panels = (
         Panel("distance", Axis("step"), Axis("parameter units"), tuple(distance)),
-        Panel("relative to both net distances", Axis("step"), Axis("1: at a right angle"), tuple(relative)),
+        Panel(
+            "relative to both net distances",
+            Axis("step"),
+            Axis("1: at a right angle", range=(0.0, reach)),
+            tuple(relative),
+        ),
         Panel(
             "spaces of the increments",
-            Axis("principal angle, number", ticks=tuple(range(1, most.null_angles.size + 1))),
+            Axis(
+                "principal angle, by its number", ticks=tuple(float(n) for n in numbers), texts=tuple(map(str, numbers))
+            ),
             Axis("degrees", range=(0.0, 92.0)),
             tuple(angles),
         ),
@@ -170,7 +180,7 @@ def point_distances(record: PointDistances) -> Scene:
 
 def matrix_title(record: Barriers | PathLosses) -> str:
     """What tells one set of paths from another: `straight lines, hidden units matched, statistics estimated again`."""
-    words = [f"{record.kind}s"]
+    words = [f"{record.path}s"]
     if record.alignment != "none":
         words.append("hidden units matched")
     if record.batch_norm not in ("none", "interpolated"):
@@ -257,8 +267,10 @@ def _matrix(title: str, points: Sequence[str], values: Array, top: float, bar: A
     texts = tuple(tuple(f"{v:.2g}" if np.isfinite(v) else "" for v in row) for row in values) if written else ()
     inks = tuple(tuple(style.PAPER if v < HALF * end else style.INK for v in row) for row in values) if written else ()
     places = tuple(float(k) for k in range(size))
-    x = Axis("", range=(-0.5, size - 0.5), ticks=places, texts=tuple(points))
-    y = Axis("", range=(size - 0.5, -0.5), ticks=places, texts=tuple(points) if named else ("",) * size)
+    numbers = tuple(str(k) for k in range(1, size + 1))
+    names = tuple(f"{name}  {number}" for name, number in zip(points, numbers, strict=True))
+    x = Axis("point, by its number", range=(-0.5, size - 0.5), ticks=places, texts=numbers)
+    y = Axis("", range=(size - 0.5, -0.5), ticks=places, texts=names if named else numbers)
     return Panel(title, x, y, (Cells(np.asarray(values, float), texts, inks, bar),), aspect=1.0)
 
 

@@ -42,7 +42,7 @@ def test_the_barrier_of_a_double_well_is_its_height_above_the_line_between_its_e
     error = np.std(WEIGHTS, ddof=1) / np.sqrt(5)
     np.testing.assert_allclose(found.excess_stderr[0, :, 2], [error, 0, error / 2], rtol=1e-12, atol=1e-15)
     assert found.length[0] == 2.0
-    assert found.kind == "straight line"
+    assert found.path == "straight line"
 
 
 def test_what_examples_share_is_in_the_loss_error_and_not_in_the_excess_error():
@@ -123,7 +123,7 @@ def test_a_bezier_curve_goes_around_the_hill_that_the_straight_line_goes_over():
     np.testing.assert_allclose(both[0].barrier[0, 0], 0.25, atol=1e-12)
     # The best parabola through both ends stays within 1.2 % of the quarter circle: losses of (2 x 0.012)^2.
     assert both[1].barrier[0, 0] < 1e-3
-    assert both[1].kind == "Bezier curve"
+    assert both[1].path == "Bezier curve"
     assert both[1].length[0] == pytest.approx(np.pi / 2, rel=0.01)
 
 
