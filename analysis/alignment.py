@@ -65,12 +65,14 @@ class Aligner:
         order as it is, from one made layer after layer in the flow of data, and with random turns of the groups; the
         best is kept, so the distance is never larger than before. Buffers follow and do not enter the match.
 
-        A pair that was matched before is remembered by the hash of both points.
+        A pair that was matched before is remembered by the hash of both points; one that is not finite stays as it is.
 
         Cost: for a group of n units with m entries each, n^2 m for the products and at most n^3 for the assignment, a
         few times over.
         """
         problem = self._problem
+        if not (np.isfinite(reference.theta).all() and np.isfinite(other.theta).all()):
+            return Aligned(other, {group.name: np.arange(group.size) for group in self.groups}, np.nan, np.nan)
         if not self._known:
             require_unchanged(problem, reference.theta, reference.buffers, self.groups, self._seed)
         identity = {group.name: np.arange(group.size) for group in self.groups}

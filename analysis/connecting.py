@@ -134,14 +134,15 @@ class _Connection:
             if aligner is not None:
                 found.append(self._barriers(norm, "-aligned", aligner.words, _Lines(aligner)))
         if self._chosen.curve:
-            trained = {pair: self._curve(*pair) for pair in self._pairs}
+            trained = self._curves()
             inputs = {f"curve {number}": record_hash(curve) for number, curve in enumerate(trained.values())}
 
             def along(first: Place, last: Place) -> Path:
                 pair = (self._place(first), self._place(last))
                 return curves.path_of(trained[pair], Point.at(first), Point.at(last))
 
-            found += [self._barriers(norm, "-curve", "none", along, inputs) for norm in self._norms]
+            norms = self._norms if trained else []
+            found += [self._barriers(norm, "-curve", "none", along, inputs, list(trained)) for norm in norms]
         if self._missing:
             raise LandscapeError(f"{self._missing[0]}; what could be computed is saved in {self._desk.results.path}")
         return found
@@ -192,7 +193,7 @@ class _Connection:
     def _separations(self) -> None:
         """Of the runs that the points are of, those of one seed with one start."""
         results, runs = self._desk.results, list(dict.fromkeys(place.run for place in self._places))
-        for group in _one_start(runs, self._refuse):
+        for group in separation.one_start(runs, self._refuse):
             made = self._desk.made(
                 {run.name: self._desk.hashes[run.name] for run in group}, self._settings("subset", "threshold", "seed")
             )
@@ -243,6 +244,7 @@ class _Connection:
         alignment: str,
         path: Callable[[Place, Place], Path],
         inputs: dict[str, str] | None = None,
+        pairs: Sequence[tuple[int, int]] = (),
     ) -> Barriers:
         """The losses along the paths between all pairs, and the barriers that follow."""
         desk, results = self._desk, self._desk.results
@@ -257,32 +259,45 @@ class _Connection:
         engine = self._engine(conditions, known)
         conditions = Conditions(engine.engine, conditions.statistics, conditions.heads, conditions.examples)
         t = connectivity.positions(self._chosen.points)
-        ways = [self._way(i, j, path) for i, j in self._pairs]
+        pairs = pairs or self._pairs
+        ways = [self._way(i, j, path) for i, j in pairs]
         already = 0 if known is None else int(known.done.sum()) * len(t)
         desk.progress.say(engine.plan(len(ways) * len(t) - already))
         with results.stage("paths", len(ways) * len(t) - already) as note:
             steps = connectivity.measuring(self._problem, ways, t, conditions, alignment, known)
             found = results.growing(f"paths/{name}", made, steps, lambda p: int(p.done.sum()) * len(t), already)
             barriers = connectivity.barriers(found, self._names)
-            tests = tuple(named(f"paths/{name}", test) for test in self._checks(found, norm))
+            tests = tuple(named(f"paths/{name}", test) for test in self._checks(found, norm, pairs))
             results.save({f"paths/{name}": Entry(found, made, tests), f"barriers/{name}": Entry(barriers, made)})
-            note(f"{name}: {len(ways)} pairs, largest barrier {_largest(barriers)}")
+            pairs_words = "1 pair" if len(ways) == 1 else f"{len(ways)} pairs"
+            note(f"{name}: {pairs_words}, largest barrier {_largest(barriers)}")
         return barriers
 
     def _way(self, i: int, j: int, path: Callable[[Place, Place], Path]) -> Way:
         first, last = self._places[i], self._places[j]
         return Way(self._names[i], self._names[j], lambda: path(first, last))
 
-    def _checks(self, found: PathLosses, norm: str) -> tuple[Check, ...]:
+    def _checks(self, found: PathLosses, norm: str, pairs: Sequence[tuple[int, int]]) -> tuple[Check, ...]:
         """Both ends against the losses that training recorded, where they were measured under its conditions."""
         if norm != "frozen" or self._chosen.data != "evaluation" or self._chosen.heads != "interpolated":
             return ()
         recorded = np.stack([place.run.losses[place.row] for place in self._places])
-        return (checks.path_ends(found, recorded[np.array(self._pairs)]),)
+        return (checks.path_ends(found, recorded[np.array(pairs)]),)
 
     def _curve_plan(self, steps: int) -> CurvePlan:
         chosen = self._chosen
         return CurvePlan(steps, Optimiser("Adam", lr=chosen.rate), chosen.batch_size, chosen.seed)
+
+    def _curves(self) -> dict[tuple[int, int], Curve]:
+        """The curves that could be trained, by pair."""
+        trained = {}
+        for pair in self._pairs:
+            try:
+                trained[pair] = self._curve(*pair)
+            except LandscapeError as error:
+                self._desk.progress.say(f"no curve: {error}")
+                self._missing.append(error)
+        return trained
 
     def _curve(self, i: int, j: int) -> Curve:
         desk, name = self._desk, f"{self._names[i]}-{self._names[j]}"
@@ -312,27 +327,6 @@ class _Lines:
     def __call__(self, first: Place, last: Place) -> Path:
         start = Point.at(first)
         return StraightLine(start, self.aligner(start, Point.at(last)).point)
-
-
-def _one_start(
-    runs: Sequence[Trajectory], refuse: Callable[[LandscapeError], None]
-) -> Iterator[tuple[Trajectory, ...]]:
-    """Groups of two or more runs that have a seed and a start in common; the others are told of."""
-    seeds: dict[int, list[Trajectory]] = {}
-    for run in runs:
-        seeds.setdefault(run.provenance.seed, []).append(run)
-    for group in seeds.values():
-        if len(group) < 2:
-            continue
-        kept = [group[0]]
-        for other in group[1:]:
-            try:
-                separation.require_same_start(group[0], other)
-                kept.append(other)
-            except LandscapeError as error:
-                refuse(error)
-        if len(kept) > 1:
-            yield tuple(kept)
 
 
 def _largest(barriers: Barriers) -> str:

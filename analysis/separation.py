@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, pairwise
 
@@ -48,7 +48,8 @@ def distances(
 ) -> PointDistances:
     """Distances between snapshots of several runs, whatever their strategies, seeds and steps.
 
-    From one float64 Gram matrix of the centred rows: one pass over the rows concerned. With an aligner also after
+    From one float64 Gram matrix of the centred rows: one pass over the rows concerned. Distances to a snapshot that is
+    not finite are NaN. With an aligner also after
     matching hidden units, each pair by itself: two rows read and one matching a pair; `told` hears of each.
 
     Raises:
@@ -57,7 +58,9 @@ def distances(
     require_one_layout([place.run for place in places])
     spans = subset.spans(places[0].run.layout)
     rows = [_row(place, spans) for place in places]
-    gram, _ = centred_gram(rows, np.full(len(rows), 1 / len(rows)))
+    with np.errstate(invalid="ignore", over="ignore"):
+        gram, _ = centred_gram(rows, np.zeros(0), _finite_mean)
+        distance = np.sqrt(squared_distances(gram))
     aligned = np.full(gram.shape, np.nan)
     if aligner is not None:
         np.fill_diagonal(aligned, 0.0)
@@ -71,16 +74,17 @@ def distances(
         labels=tuple(place.run.provenance.label for place in places),
         seeds=np.array([place.run.provenance.seed for place in places], np.int64),
         steps=np.array([place.run.steps[place.row] for place in places], np.int64),
-        distance=np.sqrt(squared_distances(gram)),
+        distance=np.where(np.isfinite(distance), distance, np.nan),
         aligned=aligned,
         subset=subset.label,
         alignment="none" if aligner is None else aligner.words,
     )
 
 
-def pairs(runs: Sequence[Trajectory]) -> tuple[tuple[Trajectory, Trajectory], ...]:
-    """Every two runs of one seed."""
-    return tuple((a, b) for a, b in combinations(runs, 2) if a.provenance.seed == b.provenance.seed)
+def _finite_mean(block: Array) -> Array:
+    """The mean of the rows that are finite, so that one that is not leaves the others' distances as they are."""
+    kept = block[np.isfinite(block).all(1)]
+    return np.asarray(kept.mean(0)) if len(kept) else np.zeros(block.shape[1])
 
 
 def same_start(first: Trajectory, second: Trajectory) -> bool:
@@ -106,6 +110,25 @@ def require_same_start(first: Trajectory, second: Trajectory) -> None:
     )
 
 
+def one_start(runs: Sequence[Trajectory], refuse: Callable[[LandscapeError], None]) -> Iterator[tuple[Trajectory, ...]]:
+    """Groups of two or more runs that have a seed and a start in common; the others are told of."""
+    seeds: dict[int, list[Trajectory]] = {}
+    for run in runs:
+        seeds.setdefault(run.provenance.seed, []).append(run)
+    for group in seeds.values():
+        if len(group) < 2:
+            continue
+        kept = [group[0]]
+        for other in group[1:]:
+            try:
+                require_same_start(group[0], other)
+                kept.append(other)
+            except LandscapeError as error:
+                refuse(error)
+        if len(kept) > 1:
+            yield tuple(kept)
+
+
 def separation(
     runs: Sequence[Trajectory], subset: Subset = Shared(), parting: Parting = Parting()
 ) -> tuple[Separation, ...]:
@@ -127,7 +150,8 @@ def separation(
         require_same_start(runs[0], other)
     spans = subset.spans(runs[0].layout)
     arrays = [run.part(spans) for run in runs]
-    gram, _ = centred_gram(arrays, np.zeros(0), lambda block: np.asarray(block[0]))
+    with np.errstate(invalid="ignore", over="ignore"):
+        gram, _ = centred_gram(arrays, np.zeros(0), lambda block: np.asarray(block[0]))
     cuts = np.cumsum([0, *(len(run) for run in runs)])
     of = [slice(int(a), int(b)) for a, b in pairwise(cuts)]
     size = arrays[0].shape[1]

@@ -63,12 +63,13 @@ def paths(records: Sequence[PathLosses]) -> Scene:
                 where = _same_pair(record, first, pair)
                 if where is not None:
                     marks += _along(record, where, view, looks[kind], kind)
-            title = f"{number}: {_view_name(first.views[view], first.views)}"
+            title = f"{number}: {first.views[view]}"
             label = "loss" if view == 0 else ""
             panels.append(Panel(title, Axis("t", range=(0.0, 1.0)), Axis(label), tuple(marks)))
     left = int(first.done.sum()) - len(chosen)
     caption = sentences(
-        f"Loss along paths of all parameters, heads included; {count(first.t.size, 'point')} each, "
+        f"Loss of every task and of their average along paths of all parameters, heads {first.heads}; "
+        f"{count(first.t.size, 'point')} each, "
         f"{count(first.examples, f'{first.split} example')}.",
         "Dotted: the straight line between the ends' losses; a barrier is the largest height above it.",
         "Bands: 95 % intervals over examples of that height, pointwise.",

@@ -178,6 +178,15 @@ def test_aligning_is_the_same_every_time_and_leaves_an_aligned_point_alone():
     assert again.after <= one.after
 
 
+def test_a_point_that_is_not_finite_stays_as_it_is():
+    problem = make("mlp")
+    here, broken = point(problem, 0), point(problem, 1)
+    broken.theta[3] = np.nan
+    found = Aligner(problem, tracing.groups_of(problem))(here, broken)
+    assert found.point is broken
+    assert np.isnan(found.after)
+
+
 def test_exchanges_that_change_the_losses_are_refused():
     problem = make("mlp")
     wrong = named_groups(problem, {"hidden": [("trunk.0.weight", 0), ("trunk.0.bias", 0)]})

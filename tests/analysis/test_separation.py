@@ -141,9 +141,13 @@ def test_different_starts_are_refused_with_their_distance(tmp_path):
         Parting(threshold=2)
 
 
-def test_runs_of_one_seed_are_paired(tmp_path):
-    runs = [walk(tmp_path, np.ones((1, 4)), label, seed) for label in "ab" for seed in (0, 1)]
-    assert [(a.name, b.name) for a, b in separation.pairs(runs)] == [("a-0", "b-0"), ("a-1", "b-1")]
+def test_runs_of_one_seed_and_start_go_together_and_the_others_are_told_of(tmp_path):
+    runs = [walk(tmp_path, np.ones((1, 4)), label, seed) for label in "abc" for seed in (0, 1)]
+    runs += [walk(tmp_path, np.ones((1, 4)), "d", 0, start=3.0), walk(tmp_path, np.ones((1, 4)), "e", 2)]
+    told = []
+    groups = [[run.name for run in group] for group in separation.one_start(runs, told.append)]
+    assert groups == [["a-0", "b-0", "c-0"], ["a-1", "b-1", "c-1"]]
+    assert [str(error).partition(",")[0] for error in told] == ["a-0 and d-0 have different starts"]
 
 
 LAYOUT = layout_of(("trunk", (3,), "shared"), ("head", (2,), "one"))
@@ -164,6 +168,16 @@ def test_distances_over_strategies_seeds_and_time_are_scipys(tmp_path):
     assert np.isnan(found.aligned).all()
     whole = separation.distances(places, Named("head"))
     np.testing.assert_allclose(whole.distance, cdist(points[:, 3:], points[:, 3:]), rtol=1e-12, atol=1e-7)
+
+
+def test_a_snapshot_that_is_not_finite_leaves_the_other_distances_as_they_are(tmp_path):
+    theta = np.random.default_rng(0).standard_normal((4, 6))
+    theta[2, 1] = np.inf
+    run = write_run(tmp_path / "broken.h5", theta)
+    found = separation.distances([Place(run, row) for row in range(4)])
+    kept = [0, 1, 3]
+    np.testing.assert_allclose(found.distance[np.ix_(kept, kept)], cdist(theta[kept], theta[kept]), atol=1e-7)
+    assert np.isnan(found.distance[2, kept]).all()
 
 
 def test_runs_of_other_models_are_refused(tmp_path):

@@ -146,6 +146,28 @@ def test_what_is_known_is_not_done_again(trained: Desk, monkeypatch: pytest.Monk
     assert trained.do("connect", *words).out == first.out
 
 
+def test_statistics_are_frozen_and_estimated_again_where_the_model_has_some(desk: Desk) -> None:
+    words = ("--set", "norm=batch", "--set", "width=4", "--set", "features=8", "--set", "train=64")
+    for seed in ("0", "1"):
+        desk.do("train", "digits", *words, "--set", "evaluation=16", "--seed", seed, *SHORT, "--out", f"{seed}.h5")
+    ran = desk.do("connect", "0.h5", "1.h5", *QUICK, "--align", "--examples", "64", "--json", "--out", "norms.h5")
+    told = {(b["alignment"] != "none", b["batch_norm"]): b["barrier"] for b in ran.json["barriers"]}
+    again = "estimated again at each point, from 64 training examples, 128 at a time at most"
+    assert set(told) == {(aligned, norm) for aligned in (False, True) for norm in ("interpolated", again)}
+    assert "barriers/ends-aligned-reestimated" in archive.groups(desk.folder / "norms.h5")
+    checks = archive.load(desk.folder / "norms.h5", "paths/ends-aligned").checks
+    assert [check.passed for check in checks] == [True]
+
+
+def test_a_curve_that_diverges_is_told_and_the_other_results_stand(trained: Desk) -> None:
+    words = ("averaged-0.h5", "averaged-1.h5", *PROBLEM, *QUICK, "--curve", "--rate", "1e30", "--out", "far.h5")
+    ran = trained.run("connect", *words)
+    assert ran.status == 2
+    assert re.search(r"the loss on the curve from averaged-0@6 to averaged-1@6 became .* try a smaller", ran.err)
+    assert "barriers/ends" in archive.groups(trained.folder / "far.h5")
+    assert "barriers/ends-curve" not in archive.groups(trained.folder / "far.h5")
+
+
 def test_a_missing_snapshot_is_refused_when_the_rest_is_saved(trained: Desk) -> None:
     short = ("--strategy", "averaged", "--seed", "2", "--steps", "4", "--every", "2", "--batch-size", "8")
     trained.do("train", f"{MODELS}:make", *short, "--out", "short.h5")
@@ -184,7 +206,7 @@ def test_different_starts_are_told_and_refused_where_pairing_was_asked(trained: 
         ("averaged-1.h5 --batch-norm reestimated", r"no normalisation layer with running statistics"),
         ("averaged-1.h5 --groups none.json", r"cannot read none\.json .*: expected groups of units as JSON"),
         ("averaged-1.h5 --on trunc.*", r"no parameter matches 'trunc\.\*'"),
-        ("averaged-1.h5 --points 2", r"--points': 2 is not in the range x>=3"),
+        ("averaged-1.h5 --points 2", r"--points': input should be greater than or equal to 3, got '2'"),
         ("averaged-1.h5 --threshold 3", r"threshold: input should be less than 1\.414.*, got 3"),
     ],
 )

@@ -149,7 +149,7 @@ def test_a_pair_without_a_barrier_is_blank_and_said() -> None:
 
 def test_paths_are_drawn_over_each_other_the_highest_barrier_first() -> None:
     scene = scenes.paths([path_losses(), path_losses("Bezier curve", 0.1)])
-    assert [panel.title for panel in scene.panels[:3]] == ["1: one", "1: two", "1: average of 2 tasks"]
+    assert [panel.title for panel in scene.panels[:3]] == ["1: one", "1: two", "1: average"]
     assert "1: from b-0@9 (t = 0) to b-1@9 (t = 1)" in scene.caption
     marks = scene.panels[0].marks
     lines = [mark for mark in marks if isinstance(mark, Line) and mark.group]
