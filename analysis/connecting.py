@@ -8,7 +8,7 @@ Groups of the results file, with T the title that the settings give: `points/T`,
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
