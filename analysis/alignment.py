@@ -19,6 +19,8 @@ from landscape.randomness import generator
 from landscape.trajectory import Layout
 
 ROUNDS = 100
+NOTHING = 1e-13
+"""Gains below this share of the inner product are rounding."""
 WORDS = "hidden units of the second point permuted to match the first's by weights"
 
 
@@ -103,6 +105,13 @@ class _Match:
         for group in groups:
             for axis in group.axes:
                 self._axes.setdefault(axis.tensor, []).append((group, axis))
+        self._twice = {
+            group.name
+            for along in self._axes.values()
+            for group, axis in along
+            if any(other is group and one != axis for other, one in along)
+        }
+        """Groups on two axes of one tensor, of which an assignment sees one at a time: these need not gain."""
         self._first, self._second = (
             {s.name: vector[s.span].reshape(s.shape) for s in layout.slots if s.name in self._axes}
             for vector in (first, second)
@@ -130,9 +139,10 @@ class _Match:
             turns = range(len(self._groups)) if rng is None else rng.permutation(len(self._groups))
             for k in turns:
                 group = self._groups[int(k)]
-                trial = {**orders, group.name: _assigned(self._gains(group, orders, group.axes), group.blocks)}
-                score = self.score(trial)
-                if score > best:  # a group on both axes of one tensor need not gain
+                gains = self._gains(group, orders, group.axes)
+                trial = {**orders, group.name: _assigned(gains, group.blocks)}
+                score = self.score(trial) if group.name in self._twice else best + _change(gains, orders, trial, group)
+                if score > best + NOTHING * abs(best):
                     orders, best = trial, score
             if not best > before:
                 break
@@ -160,6 +170,12 @@ class _Match:
             if group.name in orders and wanted(group, axis):
                 tensor = np.take(tensor, expanded(orders[group.name], axis.repeat), axis.axis)
         return tensor
+
+
+def _change(gains: Array, before: Orders, after: Orders, group: Group) -> float:
+    """What a group's new order gains over its old one."""
+    places = np.arange(group.size)
+    return float(gains[places, after[group.name]].sum() - gains[places, before[group.name]].sum())
 
 
 def _assigned(gains: Array, blocks: int) -> Array:

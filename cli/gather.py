@@ -140,7 +140,7 @@ def _of_connections(found: Contents) -> dict[str, Scene]:
         for record in one.barriers:
             words = figures.scenes.connections.matrix_title(record)
             scenes[f"barriers-{one.title}-{archive.safe_name(words.replace(', ', '-').replace(' ', '-'))}"] = (
-                figures.scenes.barriers(record)
+                figures.scenes.barriers(record, one.barriers)
             )
         for number, group in enumerate(one.paths, start=1):
             scenes[f"paths-{one.title}" + (f"-{number}" if number > 1 else "")] = figures.scenes.paths(group)

@@ -257,7 +257,7 @@ def _connection(c: Contents) -> tuple[Scene, ...]:
 
 
 def _between(one: Connection) -> Iterator[Scene]:
-    yield from (scenes.barriers(record) for record in one.barriers)
+    yield from (scenes.barriers(record, one.barriers) for record in one.barriers)
     yield from (scenes.paths(group) for group in one.paths)
     if one.functions is not None:
         yield scenes.disagreement(one.functions)

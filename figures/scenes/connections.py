@@ -23,9 +23,11 @@ PATHS = 4
 """Pairs whose losses are drawn along the way: those of the largest barriers."""
 
 
-def barriers(record: Barriers) -> Scene:
-    """Barriers between all points as one heat map a task, and one of their average, on one scale."""
-    top = _top(record.barrier)
+def barriers(record: Barriers, beside: Sequence[Barriers] = ()) -> Scene:
+    """Barriers between all points as one heat map a task, and one of their average, on one scale; that of `beside`,
+    barriers on other paths, is the same, so that what a curve or an alignment takes away is seen.
+    """
+    top = _top(np.concatenate([one.barrier.ravel() for one in (record, *beside)]))
     bar = _bar("barrier (loss)", top)
     panels = tuple(
         _matrix(_view_name(view, record.views), record.points, values, top, bar, k == 0)
@@ -36,7 +38,7 @@ def barriers(record: Barriers) -> Scene:
         f"Barrier: the largest height of the loss above the straight line between the ends' losses, in loss units, on "
         f"{record.samples} points of the {record.path} between two points; {conditions_of(record)}; "
         f"{count(record.examples, f'{record.split} example')}.",
-        "All panels share one scale.",
+        "All panels share one scale" + (", with those of the other paths." if len(beside) > 1 else "."),
         f"{count(missing, 'pair')} without a barrier left blank." if missing else "",
         "A maximum of noisy values is too large on average; errors are in the table.",
     )

@@ -139,6 +139,13 @@ def test_all_barriers_have_one_scale_and_every_value_is_there() -> None:
     assert scene.panels[0].y.texts[0] == "a-0@9  1"
 
 
+def test_barriers_on_other_paths_share_the_scale() -> None:
+    low = barriers(path="Bezier curve", barrier=0.1 * np.array(barriers().barrier))
+    both = [scenes.barriers(one, (barriers(), low)) for one in (barriers(), low)]
+    assert cells(both[0].panels[0]).bar == cells(both[1].panels[0]).bar
+    assert "with those of the other paths" in both[0].caption
+
+
 def test_a_pair_without_a_barrier_is_blank_and_said() -> None:
     matrix = np.array(barriers().barrier)
     matrix[:, 0, 1] = matrix[:, 1, 0] = np.nan
