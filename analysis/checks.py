@@ -9,7 +9,7 @@ import torch
 
 from analysis.examples import evaluation
 from analysis.points import Conditions
-from analysis.results import Array, Check, Plane, Surface
+from analysis.results import Array, Check, PathLosses, Plane, Surface
 from landscape.data import Batch
 from landscape.problem import Problem
 from landscape.randomness import generator
@@ -40,6 +40,18 @@ def plain_loop(
         worst,
         1e-5,
         "rounding of the model's precision",
+    )
+
+
+def path_ends(found: PathLosses, recorded: Array) -> Check:
+    """The losses at the ends of paths against those that training recorded, [pair, 2, T]."""
+    measured = found.loss[:, : recorded.shape[2]][..., [0, -1]].transpose(0, 2, 1)
+    worst = max((_apart(m, r) for m, r in zip(measured, recorded, strict=True)), default=0.0)
+    return Check(
+        "losses at the ends of paths, against those that training recorded",
+        worst,
+        1e-4,
+        "rounding of the model's precision, in another order where units were exchanged",
     )
 
 

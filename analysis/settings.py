@@ -149,6 +149,49 @@ class SurfaceSettings(_Section):
         return safe_name(self.label or (f"{self.plane}-{self.seed}" if self.plane in _DRAWN else self.plane))
 
 
+class ConnectSettings(_Section):
+    """Which points are connected, by which paths, and what is measured of them; see `analysis.connecting`."""
+
+    label: str = Field("", description="name in the results file; default: ends, or the two points")
+    at: list[int] = Field([], description="steps of every run; empty: `snapshots` of each, evenly spread")
+    snapshots: int = Field(1, ge=1, description="1: the last of every run")
+    between: list[str] = Field([], description="two places as RUN@STEP instead")
+    points: int = Field(25, ge=3, description="on every path, the two ends among them")
+    curve: bool = Field(False, description="also train a Bezier curve of low loss for every pair")
+    curve_steps: int = Field(400, ge=1)
+    rate: float = Field(3e-3, gt=0)
+    batch_size: int = Field(64, ge=1)
+    align: bool = Field(False, description="also after matching hidden units by permutation")
+    groups: dict[str, list[list[str | int]]] = Field({}, description="of hidden units; empty: traced")
+    subset: str = Field("shared", description="parameters that distances between points and runs are over")
+    heads: str = Field("interpolated", description="on the way: interpolated or refitted")
+    threshold: float = Field(0.5, gt=0, lt=2**0.5, description="relative distance from which runs count as parted")
+    paired: bool = Field(False, description="whether runs of one seed have to have one start")
+    data: str = "evaluation"
+    batch_norm: list[str] = Field([], description="frozen, reestimated; empty: both where there are statistics")
+    examples: int = Field(1024, ge=1, description="training examples, for data, statistics and heads that need some")
+    seed: int = Field(0, ge=0, description="draws examples, curves' batches and positions, and random subspaces")
+    engine: str = Field("auto", description="auto, problem, sequential:64, together:8x64")
+    max_memory: str = "2GiB"
+
+    @model_validator(mode="after")
+    def _known_words(self) -> ConnectSettings:
+        valid = {**_WORDS, "heads": ("interpolated", "refitted")}
+        for name in ("heads", "data", "batch_norm"):
+            given = getattr(self, name)
+            for word in [given] if isinstance(given, str) else given:
+                if word not in valid[name]:
+                    raise unknown(name.replace("_", " "), word, valid[name])
+        if len(self.between) not in (0, 2):
+            raise ValueError(f"expected two places between which to connect, got {len(self.between)}")
+        return self
+
+    @property
+    def title(self) -> str:
+        """The name in a results file."""
+        return safe_name(self.label or ("-to-".join(self.between) if self.between else "ends"))
+
+
 class HessianSettings(_Section):
     """Which eigenvalues are computed, and at which snapshots: the steps named, or some evenly spread over the run."""
 

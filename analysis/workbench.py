@@ -6,13 +6,29 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from analysis import alternations, archive, checks, distances, exploring, jobs, operators, statistics
+from analysis import alternations, archive, checks, connecting, distances, exploring, jobs, operators, statistics
 from analysis.archive import Entry
 from analysis.desk import Desk, Progress, group_of
 from analysis.exploring import Explored
 from analysis.pool import run_all
-from analysis.results import Alternation, Comparison, DistanceMatrix, EigenvalueHistory, Exploration, Profile, Surface
-from analysis.settings import AlternationSettings, ExploreSettings, HessianSettings, ProblemName, SurfaceSettings
+from analysis.results import (
+    Alternation,
+    Barriers,
+    Comparison,
+    DistanceMatrix,
+    EigenvalueHistory,
+    Exploration,
+    Profile,
+    Surface,
+)
+from analysis.settings import (
+    AlternationSettings,
+    ConnectSettings,
+    ExploreSettings,
+    HessianSettings,
+    ProblemName,
+    SurfaceSettings,
+)
 from analysis.survey import plan, survey
 from landscape.trajectory import Trajectory
 
@@ -36,6 +52,14 @@ class Workbench:
     def plan(self, chosen: SurfaceSettings) -> str:
         """What `surface` would measure, in words."""
         return plan(self._desk, chosen)
+
+    def connect(self, chosen: ConnectSettings) -> list[Barriers]:
+        """Barriers between points, and all that lies between them; see `analysis.connecting`."""
+        return connecting.connect(self._desk, chosen)
+
+    def plan_connection(self, chosen: ConnectSettings) -> str:
+        """What `connect` would measure, in words."""
+        return connecting.plan(self._desk, chosen)
 
     def eigenvalues(self, chosen: HessianSettings) -> list[EigenvalueHistory]:
         """Top eigenvalues of every task and of the average along every run."""

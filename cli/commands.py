@@ -9,8 +9,8 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
+from cli import connect, surface, theory
 from cli import explore as exploring
-from cli import surface, theory
 from cli.console import Stages, duration, emit, say, show
 from cli.errors import Interrupted, Unread
 from cli.options import (
@@ -226,6 +226,7 @@ def train(
 
 
 app.command(epilog=surface.EXAMPLES)(surface.surface)
+app.command(epilog=connect.EXAMPLES)(connect.connect)
 
 
 @app.command(

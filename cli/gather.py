@@ -12,6 +12,7 @@ from analysis.archive import Entry
 from analysis.results import (
     BUDGETS,
     Alternation,
+    Barriers,
     BesideWalk,
     Comparison,
     ConflictMap,
@@ -21,12 +22,16 @@ from analysis.results import (
     Exploration,
     Faithfulness,
     Feet,
+    FunctionDistances,
     Interpolation,
+    PathLosses,
     PlaneStability,
+    PointDistances,
     Profile,
     ProfileEnsemble,
     RateSearch,
     Record,
+    Separation,
     Shadow,
     Surface,
     SurfaceEnsemble,
@@ -35,7 +40,7 @@ from analysis.results import (
 )
 from cli.console import duration
 from figures.marks import Scene
-from figures.report import Contents, Trust
+from figures.report import Connection, Contents, Trust
 
 Kind = TypeVar("Kind", bound=Record)
 STAGES = {
@@ -72,6 +77,8 @@ def contents(results: Path) -> Contents:
         alternations=_all(entries, Alternation),
         explorations=_all(entries, Exploration),
         distances=_all(entries, DistanceMatrix),
+        connections=_connections(entries),
+        separations=_all(entries, Separation),
         comparisons=_all(entries, Comparison),
         contrasts=_all(entries, Contrast),
         walks=_all(entries, BesideWalk),
@@ -108,6 +115,7 @@ def drawings(results: Path) -> dict[str, Scene]:
         )
     for number, matrix in enumerate(found.distances):
         scenes["distances" if not number else f"distances-{number + 1}"] = figures.scenes.distance_matrix(matrix)
+    scenes |= _of_connections(found)
     if found.trainings:
         scenes["training"] = figures.scenes.training(found.trainings, first)
     if found.searches:
@@ -151,6 +159,50 @@ def _of_a_plane(record: Record, name: str, shadows: tuple[Shadow, ...], first: S
         case ProfileEnsemble():
             return {name: drawn.profile_ensemble(record)}
     return {}
+
+
+def _of_connections(found: Contents) -> dict[str, Scene]:
+    """The figures of what lies between points, by file name."""
+    scenes: dict[str, Scene] = {}
+    for one in found.connections:
+        for record in one.barriers:
+            words = figures.scenes.connections.matrix_title(record)
+            scenes[f"barriers-{one.title}-{archive.safe_name(words.replace(', ', '-').replace(' ', '-'))}"] = (
+                figures.scenes.barriers(record, one.barriers)
+            )
+        for number, group in enumerate(one.paths, start=1):
+            scenes[f"paths-{one.title}" + (f"-{number}" if number > 1 else "")] = figures.scenes.paths(group)
+        if one.functions is not None:
+            scenes[f"disagreement-{one.title}"] = figures.scenes.disagreement(one.functions)
+        if one.points is not None:
+            scenes[f"points-{one.title}"] = figures.scenes.point_distances(one.points)
+    if found.separations:
+        scenes["separation"] = figures.scenes.separation(found.separations)
+    return scenes
+
+
+def _connections(entries: Mapping[str, Entry]) -> tuple[Connection, ...]:
+    """What lies between points, by the title that it was measured under; straight lines first."""
+    kinds = (Barriers, PathLosses, FunctionDistances, PointDistances)
+    found: dict[str, list[Record]] = {}
+    for group, entry in entries.items():
+        if isinstance(entry.record, kinds):
+            found.setdefault(_title(entries, group), []).append(entry.record)
+
+    def one(title: str, records: Sequence[Record]) -> Connection:
+        paths = [record for record in records if isinstance(record, PathLosses) and record.done.any()]
+        paths = sorted(paths, key=lambda path: (path.path != "straight line", path.alignment != "none"))
+        norms = list(dict.fromkeys(path.batch_norm for path in paths))
+        barriers = [record for record in records if isinstance(record, Barriers)]
+        return Connection(
+            title,
+            tuple(sorted(barriers, key=lambda b: (b.path != "straight line", b.alignment != "none"))),
+            tuple(tuple(path for path in paths if path.batch_norm == norm) for norm in norms),
+            next((record for record in records if isinstance(record, FunctionDistances)), None),
+            next((record for record in records if isinstance(record, PointDistances)), None),
+        )
+
+    return tuple(one(title, records) for title, records in found.items())
 
 
 def _titles(entries: Mapping[str, Entry]) -> list[str]:

@@ -12,9 +12,10 @@ import torch
 
 from analysis import settings as reading
 from analysis.exploring import Explored
-from analysis.results import Alternation, Comparison, EigenvalueHistory, Exploration, Profile, Surface
+from analysis.results import Alternation, Barriers, Comparison, EigenvalueHistory, Exploration, Profile, Surface
 from analysis.settings import (
     AlternationSettings,
+    ConnectSettings,
     ExploreSettings,
     HessianSettings,
     ProblemName,
@@ -89,6 +90,14 @@ class Bench:
     def plan(self, chosen: SurfaceSettings) -> str:
         """As `Workbench.plan`."""
         return self._work.plan(chosen)
+
+    def connect(self, chosen: ConnectSettings) -> list[Barriers]:
+        """As `Workbench.connect`."""
+        return self._work.connect(chosen)
+
+    def plan_connection(self, chosen: ConnectSettings) -> str:
+        """As `Workbench.plan_connection`."""
+        return self._work.plan_connection(chosen)
 
     def eigenvalues(self, chosen: HessianSettings) -> list[EigenvalueHistory]:
         """As `Workbench.eigenvalues`."""

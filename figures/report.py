@@ -10,6 +10,7 @@ from pathlib import Path
 from analysis.results import (
     FEWEST_SEEDS,
     Alternation,
+    Barriers,
     BesideWalk,
     Check,
     Comparison,
@@ -20,12 +21,16 @@ from analysis.results import (
     Exploration,
     Faithfulness,
     Feet,
+    FunctionDistances,
     Interpolation,
+    PathLosses,
     PlaneStability,
+    PointDistances,
     Profile,
     ProfileEnsemble,
     RateSearch,
     Run,
+    Separation,
     Shadow,
     Surface,
     SurfaceEnsemble,
@@ -34,6 +39,7 @@ from analysis.results import (
 )
 from figures import files, page, scenes, tables
 from figures.alternation_tables import alternation_table, verdict_words
+from figures.connectivity_tables import barrier_table, disagreement_table, distance_table, separation_table
 from figures.exploration_tables import verdict_table, walk_counts, walk_table, words_table
 from figures.faithfulness_tables import faithfulness_table, stability_table
 from figures.marks import Scene
@@ -64,6 +70,17 @@ class Trust:
 
 
 @dataclass(frozen=True)
+class Connection:
+    """What lies between some points; `paths` of one choice of statistics are drawn over each other."""
+
+    title: str
+    barriers: tuple[Barriers, ...] = ()
+    paths: tuple[tuple[PathLosses, ...], ...] = ()
+    functions: FunctionDistances | None = None
+    points: PointDistances | None = None
+
+
+@dataclass(frozen=True)
 class Contents:
     """What a report is made from; whatever is missing is left out of the page.
 
@@ -88,6 +105,8 @@ class Contents:
     alternations: tuple[Alternation, ...] = ()
     explorations: tuple[Exploration, ...] = ()
     distances: tuple[DistanceMatrix, ...] = ()
+    connections: tuple[Connection, ...] = ()
+    separations: tuple[Separation, ...] = ()
     comparisons: tuple[Comparison, ...] = ()
     contrasts: tuple[Contrast, ...] = ()
     walks: tuple[BesideWalk, ...] = ()
@@ -244,6 +263,7 @@ def sections(contents: Contents) -> tuple[Section, ...]:
 def _sections(c: Contents) -> Iterator[Section]:
     first = order(c)
     yield Section("exploration", "Exploration", _exploration(c, first), _exploration_tables(c))
+    yield Section("connection", "Are the ends connected?", _connection(c), _connection_tables(c))
     yield Section("surface", "Loss surfaces", _surfaces(c, first))
     yield Section("trust", "How far the surfaces can be trusted", _trust(c, first), _trust_tables(c))
     conflicts = tuple(scenes.conflict_map(record, shadows, first) for record, shadows in c.conflicts)
@@ -295,6 +315,27 @@ def by_form(contrasts: Sequence[Contrast]) -> tuple[tuple[Contrast, ...], ...]:
     """Contrasts that can be drawn together: of one subset in one form."""
     abouts = dict.fromkeys((c.subset, c.form) for c in contrasts)
     return tuple(tuple(c for c in contrasts if (c.subset, c.form) == about) for about in abouts)
+
+
+def _connection(c: Contents) -> tuple[Scene, ...]:
+    drawn = [scene for one in c.connections for scene in _between(one)]
+    return (*drawn, *((scenes.separation(c.separations),) if c.separations else ()))
+
+
+def _between(one: Connection) -> Iterator[Scene]:
+    yield from (scenes.barriers(record, one.barriers) for record in one.barriers)
+    yield from (scenes.paths(group) for group in one.paths)
+    if one.functions is not None:
+        yield scenes.disagreement(one.functions)
+    if one.points is not None:
+        yield scenes.point_distances(one.points)
+
+
+def _connection_tables(c: Contents) -> tuple[Table, ...]:
+    made = [barrier_table(record) for one in c.connections for record in one.barriers]
+    made += [disagreement_table(one.functions) for one in c.connections if one.functions is not None]
+    made += [distance_table(one.points) for one in c.connections if one.points is not None]
+    return (*made, *((separation_table(c.separations),) if c.separations else ()))
 
 
 def _surfaces(c: Contents, first: Sequence[str]) -> tuple[Scene, ...]:

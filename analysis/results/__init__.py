@@ -20,6 +20,14 @@ from analysis.results.comparison import (
     BesideWalk,
     Contrast,
 )
+from analysis.results.connectivity import (
+    Barriers,
+    FunctionDistances,
+    PathLosses,
+    PointDistances,
+    Separation,
+    TrainedCurve,
+)
 from analysis.results.curvature import Eigenpairs, EigenvalueHistory
 from analysis.results.densities import Curve, Density, Moments, SpectrumSummary
 from analysis.results.exploration import BUDGETS, Comparison, DistanceMatrix, Exploration
@@ -56,6 +64,7 @@ __all__ = [
     "UNKNOWN",
     "Alternation",
     "Array",
+    "Barriers",
     "BesideWalk",
     "Check",
     "Comparison",
@@ -73,18 +82,22 @@ __all__ = [
     "Exploration",
     "Faithfulness",
     "Feet",
+    "FunctionDistances",
     "Interpolation",
     "LanczosState",
     "Line",
     "Moments",
     "Movement",
+    "PathLosses",
     "Plane",
     "PlaneStability",
+    "PointDistances",
     "Profile",
     "ProfileEnsemble",
     "RateSearch",
     "Record",
     "Run",
+    "Separation",
     "Shadow",
     "Sharpness",
     "SpectrumSummary",
@@ -93,6 +106,7 @@ __all__ = [
     "SurfaceEnsemble",
     "SurfaceShape",
     "TaskAgreement",
+    "TrainedCurve",
     "Training",
     "Values",
     "WalkNull",

@@ -8,6 +8,7 @@ one report agree.
 from figures.scenes.agreement import cross_curvature, eigenvalue_shares, gradient_agreement, principal_angles
 from figures.scenes.alternation import alternation, alternation_remainder, prediction_and_measurement
 from figures.scenes.conflicts import conflict_map
+from figures.scenes.connections import barriers, disagreement, paths, point_distances, separation
 from figures.scenes.contrasts import contrasts
 from figures.scenes.densities import cumulative, densities_along, density
 from figures.scenes.differences import difference
@@ -30,6 +31,7 @@ __all__ = [
     "along_updates",
     "alternation",
     "alternation_remainder",
+    "barriers",
     "comparisons",
     "conflict_map",
     "contrasts",
@@ -39,6 +41,7 @@ __all__ = [
     "densities_along",
     "density",
     "difference",
+    "disagreement",
     "displacement",
     "distance_matrix",
     "eigenvalue_shares",
@@ -49,11 +52,14 @@ __all__ = [
     "interpolation",
     "layer_eigenvalues",
     "movement",
+    "paths",
+    "point_distances",
     "prediction_and_measurement",
     "principal_angles",
     "profile",
     "profile_ensemble",
     "rate_search",
+    "separation",
     "shares",
     "sharpness",
     "sharpness_of_runs",

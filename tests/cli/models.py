@@ -54,6 +54,17 @@ def make(width: int = 4) -> Problem:
     return problem(lambda: Net(width))
 
 
+def shifted(width: int = 4) -> Problem:
+    """The same with another start for every seed."""
+
+    def moved() -> Net:
+        net = Net(width)
+        net.shared.bias.data += 1
+        return net
+
+    return problem(moved)
+
+
 def needs_a_width(width: int) -> Problem:
     return make(width)
 
