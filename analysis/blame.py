@@ -23,7 +23,7 @@ from landscape.randomness import generator
 if TYPE_CHECKING:
     from analysis.curvature import CurvatureOperator
 
-_NAMED = re.compile(r"derivative for ([\w:]+) is not implemented|@(once_differentiable)")
+_NAMED = re.compile(r"derivative for '?([\w:]+)'? is not implemented|@(once_differentiable)")
 
 
 class NonFiniteProduct(LandscapeError):
