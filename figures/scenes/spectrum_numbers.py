@@ -146,10 +146,10 @@ def _bars(quantities: Sequence[Quantity]) -> str:
     others = "Bars: 95 % intervals over probes" if len(fields) > ranged else ""
     share = "of the share below zero, where it can lie for the number of nodes" if ranged else ""
     parts = [part for part in (others, ("Bars " if not others else "") + share if share else "") if part]
-    return (
-        "; ".join(parts)
-        + ". Lines stand side by side, a little left and right of their step. Probes are the same at every step, so "
-        "changes are known better than values."
+    return sentences(
+        "; ".join(parts) + ".",
+        "Lines stand side by side, a little left and right of their step.",
+        "Probes are the same at every step, so changes are known better than values.",
     )
 
 
