@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 
 from analysis.results import AVERAGE, HELPS, HURTS, UNDECIDED, Alternation, Array
 from figures.scenes.words import count, listed
@@ -15,6 +14,8 @@ THIRD = (2.7, 3.3)
 """Powers of the rate between which a remainder counts as one of third order."""
 CLOSE = 0.5
 """Share of the prediction below which a remainder counts as small."""
+STUDENT = (4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131)
+"""Quantiles of Student's t for 95 % intervals from 3, 4, ... 16 values; scipy, which has them, is slow to import."""
 FEWEST_RUNS = 3
 """No interval over runs is given from fewer."""
 
@@ -99,7 +100,7 @@ def _over_runs(group: Sequence[Alternation]) -> str:
     values = np.array([_mean(record.measured[record.done.astype(bool), 0, -1]) for record in group])
     if len(values) < FEWEST_RUNS or not np.isfinite(values).all():
         return f"From {count(len(values), 'run')} there is no interval over seeds; one needs {FEWEST_RUNS} or more."
-    half = float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values)))
+    half = float(STUDENT[min(len(values), 16) - FEWEST_RUNS] * values.std(ddof=1) / np.sqrt(len(values)))
     mean = float(values.mean())
     said = "which leaves out zero" if abs(mean) > half else "which holds zero"
     return (

@@ -6,11 +6,12 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from scipy import stats
 
 import figures
 from analysis.results import AVERAGE, Alternation
 from figures import report, scenes
-from figures.alternation_tables import alternation_table, verdict_words
+from figures.alternation_tables import STUDENT, alternation_table, verdict_words
 from figures.marks import Band, Cells, Line, Points, Segments
 from figures.report import Contents
 from tests.figures.records import NASTY, run
@@ -206,6 +207,10 @@ def test_words_say_where_it_helps_whether_theory_holds_and_how_many_runs_there_a
     assert "falls with the third power of the rate in 8 of 8." in text
     assert "agree more than after the averaged step at 4 of 4 snapshots, with the predicted sign at 4" in text
     assert "Over 3 runs the average loss differs by +2.00e-04" in " ".join(three)
+
+
+def test_quantiles_are_those_of_students_t():
+    np.testing.assert_allclose(STUDENT, stats.t.ppf(0.975, np.arange(2, 16)), atol=5e-4)
 
 
 def test_words_say_where_theory_fails():
