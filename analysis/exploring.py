@@ -9,15 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis import movement, subsets
-from analysis.advance import Advance
+from analysis import archive, movement, subsets
 from analysis.archive import Entry, Provenance, safe_name
 from analysis.beside import beside_walks
 from analysis.contrasts import Question, contrasts
 from analysis.desk import Desk, group_of
 from analysis.forms import Filterwise, Form, Invariant, Raw, Relative
 from analysis.invariance import followed
-from analysis.movement import Measuring, Moved
+from analysis.movement import Advance, Measuring, Moved
 from analysis.pairing import Apart, BySeed, Pairing, WhereSeedsMatch
 from analysis.readings import require_budget
 from analysis.results import FAIR_BUDGETS, BesideWalk, Contrast, Displacements, Movement, WalkNull
@@ -27,6 +26,8 @@ from landscape.errors import unknown
 from landscape.problem import Problem
 from landscape.trajectory import Trajectory
 
+OF_RUNS = ("movement", "displacements", "walks", "beside-walks")
+"""Kinds of results that belong to one run."""
 PARTS = 1000
 """Of a run's measurement, for the progress."""
 PAIRINGS: dict[str, Pairing] = {"auto": WhereSeedsMatch(), "seed": BySeed(), "none": Apart()}
@@ -186,16 +187,33 @@ def _compared(
     groups = [f"contrast/{safe_name(other)}/{_part(subset)}/{each}" for other in others for subset, each in about]
     known = [desk.results.known(group, made, Contrast) for group in groups]
     there = tuple(found for found in known if found is not None)
-    if len(there) == len(groups):
+    stale = _stale(desk)
+    if len(there) == len(groups) and not (stale and not groups):
         return there
     with desk.results.stage("comparison", 1) as note:
         starts = {_key(run): _start(run) for run in desk.runs if run.steps[0] == 0}
         found = contrasts([item.movement for item in moved], baseline, question, starts)
         entries = {group: Entry(record, made) for group, record in zip(groups, found, strict=True)}
-        desk.results.save(entries, drop=["contrast"])
+        desk.results.save(entries or _again(desk, moved[0], made), drop=stale)
         desk.progress.tell(1)
         note(f"{_count(sum(record.tests for record in found[:: len(about)]), 'test')}")
     return found
+
+
+def _stale(desk: Desk) -> list[str]:
+    """What the file holds of other runs than those compared, and of comparisons."""
+    there = archive.groups(desk.results.path) if desk.results.path.exists() else ()
+    names = {group_of(run) for run in desk.runs}
+    gone = [group for group in there if group.split("/")[0] in OF_RUNS and group.split("/")[1] not in names]
+    return [*gone, *(["contrast"] if any(group.startswith("contrast/") for group in there) else [])]
+
+
+def _again(desk: Desk, moved: Moved, made: Provenance) -> dict[str, Entry]:
+    """Something that the file holds already: it cannot be written without anything."""
+    about = moved.movement
+    group = f"movement/{archive.safe_name(about.run.name)}/{_part(about.subset)}/{about.form}"
+    there = archive.find(desk.results.path, group)
+    return {group: there or Entry(about, made)}
 
 
 def _made(desk: Desk, run: Trajectory, subset: str, form: str, asked: Measuring) -> Provenance:

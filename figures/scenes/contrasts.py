@@ -43,9 +43,8 @@ def contrasts(contrasts: Sequence[Contrast], order: Sequence[str] = ()) -> Scene
     texts = tuple(f"{c.strategy}, {c.budgets[k]}" if several else c.budgets[k] for c, k in rows)
     blank = ("",) * len(rows)
     panels = tuple(_panel(name, rows, blank if n % COLUMNS else texts, every) for n, name in enumerate(measures))
-    keys = tuple(
-        Key(label, every[label].but(dash="solid", width=1.4)) for label in dict.fromkeys(c.strategy for c in contrasts)
-    )
+    drawn = dict.fromkeys(c.strategy for c in contrasts)
+    keys = tuple(Key(label, every[label].but(dash="solid", width=1.4)) for label in drawn)
     title = f"Differences at equal budgets: {subset}, {form}"
     return Scene(title, _caption(contrasts), grid(panels, COLUMNS, LINE * len(rows) + 6.0), keys)
 
