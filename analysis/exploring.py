@@ -10,13 +10,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis import archive, movement, subsets
+from analysis.advance import Advance
 from analysis.archive import Entry, Provenance, safe_name
 from analysis.beside import beside_walks
 from analysis.contrasts import Question, contrasts
 from analysis.desk import Desk, group_of
 from analysis.forms import Filterwise, Form, Invariant, Raw, Relative
 from analysis.invariance import followed
-from analysis.movement import Advance, Measuring, Moved
+from analysis.movement import Measuring, Moved
 from analysis.pairing import Apart, BySeed, Pairing, WhereSeedsMatch
 from analysis.readings import require_budget
 from analysis.results import FAIR_BUDGETS, BesideWalk, Contrast, Displacements, Movement, WalkNull
