@@ -11,11 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from analysis import spectra
 from analysis.pool import Tell
-from analysis.results import EigenvalueHistory
 from analysis.settings import HessianSettings, ProblemName, Settings
-from landscape import problems, store, training
+from landscape import problems, training
 from landscape.errors import LandscapeError, TrainingDiverged
 from landscape.problem import Problem
 from landscape.schedules import AtSteps
@@ -83,14 +81,6 @@ def train_run(settings: Settings, number: int, rate: float, seed: int, folder: P
 def run_path(folder: Path, title: str, seed: int) -> Path:
     """`runs/STRATEGY-SEED.h5` of a study."""
     return folder / "runs" / f"{title}-{seed}.h5"
-
-
-def eigenvalues(name: ProblemName, path: Path, chosen: HessianSettings, tell: Tell) -> EigenvalueHistory:
-    """Eigenvalues along one run, at the snapshots that the settings choose."""
-    trajectory = store.open(path)
-    accuracy = spectra.Accuracy(chosen.tolerance, chosen.products)
-    rows = chosen_rows(trajectory, chosen)
-    return spectra.along(problem_of(name), trajectory, rows, chosen.top, accuracy, lambda _: tell(1))
 
 
 def chosen_rows(trajectory: Trajectory, chosen: HessianSettings) -> list[int]:

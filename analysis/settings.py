@@ -192,14 +192,46 @@ class ConnectSettings(_Section):
         return safe_name(self.label or ("-to-".join(self.between) if self.between else "ends"))
 
 
+ENDS = ("largest", "smallest", "both", "magnitude")
+MATRICES = ("hessian", "gauss-newton", "fisher")
+
+
 class HessianSettings(_Section):
-    """Which eigenvalues are computed, and at which snapshots: the steps named, or some evenly spread over the run."""
+    """What is computed of the curvature, at which snapshots: the steps named, or some evenly spread over the run."""
 
     at: list[int] = Field([], description="steps; empty: `snapshots` of them, evenly spread, first and last among them")
     top: int = Field(3, ge=1)
     snapshots: int = Field(5, ge=1)
     tolerance: float = Field(1e-2, gt=0)
     products: int = Field(60, ge=1, description="at most, for each operator at each snapshot")
+    end: str = Field("largest", description="largest, smallest, both or magnitude")
+    tasks: list[str] = Field([], description="names of tasks and `average`; empty: all")
+    on: list[str] = Field(["shared"], min_length=1, description="parameters: shared, all, head:TASK, or patterns")
+    layers: bool = Field(False, description="also every layer's own block")
+    matrix: str = Field("hessian", description="hessian, gauss-newton or fisher")
+    intervals: int = Field(0, ge=0, description="resamples of the examples for sampling intervals; 0: none")
+    density: bool = Field(False, description="also densities, traces, norms, negative shares and effective ranks")
+    probes: int = Field(10, ge=1, description="of a density")
+    degree: int = Field(80, ge=1, description="Lanczos products a probe")
+    trace: int = Field(60, ge=1, description="products of a trace and of a Frobenius norm")
+    agreement: bool = Field(False, description="also how the tasks' sharp directions and gradients agree")
+    batch: int = Field(64, ge=1, description="examples of the mini-batches on which gradients are compared")
+    sharpness: bool = Field(False, description="also worst and average case, adaptive forms, critical rates")
+    radius: float = Field(0.05, gt=0, description="of the worst case; ten times it relative to each parameter's size")
+    pairs: int = Field(16, ge=1, description="pairs of draws of the average case")
+    seed: int = Field(0, ge=0, description="draws starts, probes, resamples and mini-batches")
+    max_memory: str = Field("2GiB", description="beyond model and data")
+
+    @model_validator(mode="after")
+    def _known_words(self) -> HessianSettings:
+        for name, valid in (("end", ENDS), ("matrix", MATRICES)):
+            if getattr(self, name) not in valid:
+                raise unknown(name, getattr(self, name), valid)
+        if self.matrix != "hessian" and (self.intervals or self.agreement or self.sharpness):
+            raise ValueError(
+                f"expected the matrix hessian for intervals, agreement and sharpness, got {self.matrix}: leave them out"
+            )
+        return self
 
 
 class AlternationSettings(_Section):

@@ -7,16 +7,25 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from torch import Tensor
 
-from analysis.matching import Followed, Matching, begin, follow
+from analysis.curves_kept import Kept
+from analysis.eigenpairs import CheckSum, ResidualCheck, top_eigenpairs
+from analysis.eigensearch import Accuracy
+from analysis.kinds import Hessian, Kind
+from analysis.matching import Matching
 from analysis.neighbourhood import Neighbourhood
 from analysis.operators import SymmetricOperator, hessians
-from analysis.results import AVERAGE, Array, Eigenpairs, EigenvalueTracks
+from analysis.product_choice import AUTO, Auto
+from analysis.products import Way
+from analysis.resampling import intervals
+from analysis.results import AVERAGE, Array, Eigenpairs, EigenvalueIntervals, EigenvalueTracks, TracksUnderway
 from analysis.scaling import ScaledOperator
-from analysis.spectra import Accuracy, top_eigenpairs
+from analysis.spectra import averaged_start
 from analysis.stability import step_line
 from analysis.subsets import Everything, Shared, Subset, layers
 from analysis.subspaces import run_of
+from landscape.errors import LandscapeError, unknown
 from landscape.problem import Problem
 from landscape.trajectory import Layout, Trajectory
 
@@ -25,18 +34,42 @@ Tell = Callable[[int], None]
 
 @dataclass(frozen=True)
 class Spectrum:
-    """Which eigenpairs are computed at every snapshot, on which parameters and how well."""
+    """Which eigenpairs are computed at every snapshot, of which matrices, on which parameters and how well.
+
+    `tasks` are names of tasks and `average`, all by default. `check` measures the residuals; `resamples` of the
+    examples give sampling intervals, 0 none.
+    """
 
     count: int = 3
     end: str = "largest"
     on: Subset = Shared()
     accuracy: Accuracy = Accuracy()
     seed: int = 0
+    tasks: tuple[str, ...] = ()
+    kind: Kind = Hessian()
+    product: Way | Auto = AUTO
+    check: ResidualCheck = CheckSum()
+    resamples: int = 0
+    level: float = 0.95
+
+    def __post_init__(self) -> None:
+        if self.resamples and not isinstance(self.kind, Hessian):
+            raise LandscapeError(
+                f"expected Hessians for sampling intervals, got {self.kind.label}: leave the intervals out"
+            )
 
     def size(self, layout: Layout) -> int:
         """How many pairs there are: no more than parameters."""
         entries: int = sum(span.stop - span.start for span in self.on.spans(layout))
         return min(self.count, entries)
+
+    def names(self, tasks: Sequence[str]) -> tuple[str, ...]:
+        """The operators in order: tasks, then the average."""
+        known = (*tasks, AVERAGE)
+        for name in self.tasks:
+            if name not in known:
+                raise unknown("task", name, known)
+        return tuple(name for name in known if not self.tasks or name in self.tasks)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,37 +96,44 @@ def pairs_along(
     problem: Problem,
     trajectory: Trajectory,
     rows: Sequence[int],
-    chosen: Spectrum,
+    chosen: Spectrum = Spectrum(),
     tell: Tell = lambda products: None,
     preconditioned: Preconditioned | None = None,
+    before: Mapping[str, Tensor] | None = None,
 ) -> Iterator[Here]:
-    """The eigenpairs of every task's Hessian and of the average at some snapshots, one snapshot after the other.
+    """The eigenpairs of every task's matrix and of the average's at some snapshots, one snapshot after the other.
 
-    Each Lanczos run starts from the vectors found at the snapshot before, whose sum it takes, and a little of a random
-    one; residuals are from fresh products all the same. A loss that is not finite at a snapshot has pairs of NaN there.
-    `tell` is told the products of every operator as it is done.
+    Each Lanczos run starts from the vectors found at the snapshot before (at the first one from those in `before`) and
+    a little of a random one, which saves products where the leading directions turn slowly; that of the average from
+    what the tasks' own pairs at the same snapshot say of it. Residuals are measured by fresh products all the same, as
+    `chosen.check` has it: by default one for all pairs of an operator. A loss that is not finite at a snapshot has
+    pairs of NaN there. `tell` is told the products of every operator as it is done.
 
-    Cost: (T + 1) runs of `top_eigenpairs` and a forward pass a snapshot.
+    Cost: a run of `top_eigenpairs` for each operator, and a forward pass, a snapshot. Memory: the vectors of all
+    operators, and those of one run.
     """
     problem.layout.require(trajectory.layout, str(trajectory.path))
-    size = chosen.size(problem.layout)
-    warm: dict[str, torch.Tensor] = {}
+    size, names = chosen.size(problem.layout), chosen.names(problem.names)
+    warm = dict(before or {})
     for row in rows:
-        operators: Mapping[str, SymmetricOperator] = hessians(
-            problem, trajectory.theta[row], trajectory.buffers[row], chosen.on
-        )
+        there = trajectory.theta[row], trajectory.buffers[row]
+        every = hessians(problem, *there, chosen.on, chosen.kind, chosen.product)
+        operators: dict[str, SymmetricOperator] = {name: every[name] for name in names}
         if preconditioned is not None:
-            roots = torch.from_numpy(np.sqrt(preconditioned.diagonals(row)))
-            operators = {n: ScaledOperator(op, root) for (n, op), root in zip(operators.items(), roots, strict=True)}
-        losses = Neighbourhood(problem, trajectory.theta[row], trajectory.buffers[row], chosen.on).losses()
+            roots = dict(zip(every, torch.from_numpy(np.sqrt(preconditioned.diagonals(row))), strict=True))
+            operators = {name: ScaledOperator(operator, roots[name]) for name, operator in operators.items()}
+        losses = dict(zip(every, Neighbourhood(problem, *there, chosen.on).losses(), strict=True))
         pairs: dict[str, Eigenpairs] = {}
-        for (name, operator), loss in zip(operators.items(), losses, strict=True):
-            if not np.isfinite(loss):
+        for name, operator in operators.items():
+            if not np.isfinite(losses[name]):
                 pairs[name] = _unknown(size, operator.size, chosen.end)
                 continue
-            found = top_eigenpairs(operator, size, chosen.end, chosen.accuracy, chosen.seed, warm.get(name))
+            start = warm.get(name)
+            if name == AVERAGE and len(names) > len(problem.names) and chosen.end == "largest":
+                start = averaged_start(list(pairs.values()), size)
+            found = top_eigenpairs(operator, size, chosen.end, chosen.accuracy, chosen.seed, start, check=chosen.check)
             if np.isfinite(found.values).all():
-                warm[name] = torch.from_numpy(found.vectors.sum(0))
+                warm[name] = torch.from_numpy(found.vectors.astype(np.float64))
             pairs[name] = found
             tell(found.products)
         yield Here(row, operators, pairs)
@@ -101,7 +141,8 @@ def pairs_along(
 
 def most_products(trajectory: Trajectory, rows: Sequence[int], chosen: Spectrum) -> int:
     """The products that `along` takes at most, for an estimate beforehand."""
-    return len(rows) * (len(trajectory.tasks) + 1) * (chosen.accuracy.products + chosen.size(trajectory.layout))
+    each = chosen.accuracy.products + chosen.check.products(chosen.size(trajectory.layout))
+    return len(rows) * len(chosen.names(trajectory.tasks)) * each
 
 
 def along(
@@ -113,38 +154,93 @@ def along(
     tell: Tell = lambda products: None,
     preconditioned: Preconditioned | None = None,
 ) -> EigenvalueTracks:
-    """Eigenvalues of every task's Hessian and of the average along a run, followed by the overlap of their vectors.
+    """The curves of `following` at the last one of the rows, at least one."""
+    *_, last = following(problem, trajectory, rows, chosen, how, tell, preconditioned)
+    return last.tracks
 
-    See `analysis.matching` for when a curve goes on and when it ends. At a snapshot where a loss is not finite all its
-    curves end. The step-size line is that of `analysis.stability`; with Adam there is one for the
-    `preconditioned` Hessian only.
 
-    Cost: that of `pairs_along`; T + 1 products of [k, n] and [n, k] beside it, and k (T + 1) vectors in float64.
+def following(
+    problem: Problem,
+    trajectory: Trajectory,
+    rows: Sequence[int],
+    chosen: Spectrum = Spectrum(),
+    how: Matching = Matching(),
+    tell: Tell = lambda products: None,
+    preconditioned: Preconditioned | None = None,
+    before: TracksUnderway | None = None,
+) -> Iterator[TracksUnderway]:
+    """Eigenvalues of every task's matrix and of the average's along a run, followed by the overlap of their vectors.
+
+    Yields the curves after every snapshot; given what was yielded `before`, it goes on behind it to the same bytes. See
+    `analysis.matching` for when a curve goes on and when it ends. At a snapshot where a loss is not finite all its
+    curves end. The step-size line is that of `analysis.stability`; with Adam there is one for the `preconditioned`
+    Hessian only.
+
+    Cost: that of `pairs_along`, and with sampling intervals that of `resampling.intervals` for every operator; T + 1
+    products of [k, n] and [n, k] beside it, and 3 k (T + 1) vectors in float64.
     """
-    names, size = (*problem.names, AVERAGE), chosen.size(problem.layout)
-    kept = _Kept(len(rows), len(names), size)
-    products = 0
-    for place, here in enumerate(pairs_along(problem, trajectory, rows, chosen, tell, preconditioned)):
-        for number, name in enumerate(names):
-            kept.put(place, number, here.pairs[name], how)
-            products += here.pairs[name].products
+    names, size = chosen.names(problem.names), chosen.size(problem.layout)
+    kept = Kept(len(rows), len(names), size)
+    done = 0 if before is None else len(before.tracks.steps)
+    if before is not None:
+        kept.take_up(before)
+    products = 0 if before is None else before.tracks.products
     line = step_line(trajectory.provenance, preconditioned is not None)
-    whole = isinstance(chosen.on, Shared | Everything)
-    return EigenvalueTracks(
-        run=run_of(trajectory),
-        tasks=names,
-        steps=trajectory.steps[list(rows)],
-        **kept.arrays,
-        line=line.values if whole else np.full(len(names), np.nan),
-        line_words=line.words if whole else "No step-size line: it concerns all parameters that a step moves.",
-        threshold=how.overlap,
-        closeness=how.closeness,
-        subset=chosen.on.label,
-        preconditioner="" if preconditioned is None else preconditioned.words,
-        end=chosen.end,
-        products=products,
-        examples=len(problem.evaluation),
-        data=problem.data_hash,
+    whole = isinstance(chosen.on, Shared | Everything) and isinstance(chosen.kind, Hessian)
+    at = [(*problem.names, AVERAGE).index(name) for name in names]
+    warm = None if before is None else kept.warm_starts(names)
+    for place, here in enumerate(
+        pairs_along(problem, trajectory, rows[done:], chosen, tell, preconditioned, warm), start=done
+    ):
+        for number, name in enumerate(names):
+            sampled = _intervals(problem, trajectory, here, name, chosen, preconditioned)
+            kept.put(place, number, here.pairs[name], how, sampled)
+            products += here.pairs[name].products
+        tracks = EigenvalueTracks(
+            run=run_of(trajectory),
+            tasks=names,
+            steps=trajectory.steps[list(rows[: place + 1])],
+            **kept.until(place + 1),
+            line=line.values[at] if whole else np.full(len(names), np.nan),
+            line_words=line.words if whole else "No step-size line: it concerns all parameters that a step moves.",
+            threshold=how.overlap,
+            closeness=how.closeness,
+            subset=chosen.on.label,
+            preconditioner="" if preconditioned is None else preconditioned.words,
+            end=chosen.end,
+            matrix=chosen.kind.label,
+            level=chosen.level if chosen.resamples else float("nan"),
+            products=products,
+            examples=len(problem.evaluation),
+            data=problem.data_hash,
+        )
+        yield kept.underway(tracks)
+
+
+def _intervals(
+    problem: Problem,
+    trajectory: Trajectory,
+    here: Here,
+    name: str,
+    chosen: Spectrum,
+    preconditioned: Preconditioned | None,
+) -> EigenvalueIntervals | None:
+    """Sampling intervals of one operator's values, where they are asked for and known."""
+    pairs = here.pairs[name]
+    if not chosen.resamples or preconditioned is not None or not np.isfinite(pairs.values).all():
+        return None
+    count = len(problem.names)
+    weights = [1 / count] * count if name == AVERAGE else [float(name == task) for task in problem.names]
+    return intervals(
+        problem,
+        trajectory.theta[here.row],
+        trajectory.buffers[here.row],
+        weights,
+        pairs,
+        chosen.on,
+        resamples=chosen.resamples,
+        seed=chosen.seed,
+        level=chosen.level,
     )
 
 
@@ -173,40 +269,3 @@ def _unknown(count: int, size: int, end: str) -> Eigenpairs:
     return Eigenpairs(
         values=nothing, vectors=vectors, residuals=nothing, converged=np.zeros(count, bool), end=end, products=0
     )
-
-
-class _Kept:
-    """The arrays of a record in the making, and the curves at the snapshot before."""
-
-    def __init__(self, snapshots: int, operators: int, pairs: int) -> None:
-        shape = (snapshots, operators, pairs)
-        self.arrays: dict[str, Array] = {
-            "values": np.full(shape, np.nan),
-            "residuals": np.full(shape, np.nan),
-            "converged": np.zeros(shape, bool),
-            "track": np.full(shape, -1),
-            "match": np.full(shape, np.nan),
-            "grouped": np.zeros(shape, bool),
-            "overlaps": np.full((*shape, pairs), np.nan),
-        }
-        self._curves: list[Followed | None] = [None] * operators
-        self._vectors: list[Array | None] = [None] * operators
-        self._begun = [0] * operators
-
-    def put(self, place: int, number: int, pairs: Eigenpairs, how: Matching) -> None:
-        at = (place, number)
-        for key in ("values", "residuals", "converged"):
-            self.arrays[key][at] = getattr(pairs, key)
-        if not np.isfinite(pairs.values).all():
-            self._curves[number] = self._vectors[number] = None
-            return
-        before, earlier = self._curves[number], self._vectors[number]
-        vectors = pairs.vectors.astype(np.float64)
-        if before is None or earlier is None:
-            curves = begin(pairs.values, vectors, pairs.residuals, how, self._begun[number])
-        else:
-            curves = follow(before, pairs.values, vectors, pairs.residuals, how)
-            self.arrays["overlaps"][at] = vectors @ earlier.T
-        for key in ("track", "match", "grouped"):
-            self.arrays[key][at] = getattr(curves, key)
-        self._curves[number], self._vectors[number], self._begun[number] = curves, vectors, curves.begun

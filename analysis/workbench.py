@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from analysis import alternations, archive, checks, connecting, distances, exploring, jobs, operators, statistics
+from analysis import alternations, archive, checks, connecting, distances, examining, exploring, statistics
 from analysis.archive import Entry
 from analysis.desk import Desk, Progress, group_of
 from analysis.exploring import Explored
-from analysis.pool import run_all
 from analysis.results import (
     Alternation,
     Barriers,
     Comparison,
     DistanceMatrix,
-    EigenvalueHistory,
+    EigenvalueTracks,
     Exploration,
     Profile,
     Surface,
@@ -61,36 +59,13 @@ class Workbench:
         """What `connect` would measure, in words."""
         return connecting.plan(self._desk, chosen)
 
-    def eigenvalues(self, chosen: HessianSettings) -> list[EigenvalueHistory]:
-        """Top eigenvalues of every task and of the average along every run."""
-        made = {
-            run.name: self._desk.made(
-                {run.name: self._desk.hashes[run.name], "data": self._desk.problem.data_hash}, chosen.model_dump()
-            )
-            for run in self._desk.runs
-        }
-        known = {
-            run.name: self._desk.results.known(f"eigenvalues/{group_of(run)}", made[run.name], EigenvalueHistory)
-            for run in self._desk.runs
-        }
-        todo = [run for run in self._desk.runs if known[run.name] is None]
-        if todo:
-            amount = sum(len(jobs.chosen_rows(run, chosen)) for run in todo) * (len(self._desk.problem.tasks) + 1)
-            with self._desk.results.stage("Hessian eigenvalues", amount) as note:
-                arguments = [(self._desk.name, run.path, chosen) for run in todo]
-                found = run_all(jobs.eigenvalues, arguments, self._workers, self._desk.progress.tell)
-                checked = self._operator_checks(todo[0])
-                self._desk.results.save(
-                    {
-                        f"eigenvalues/{archive.safe_name(h.run.name)}": Entry(
-                            h, made[h.run.name], checked if h is found[0] else ()
-                        )
-                        for h in found
-                    }
-                )
-                note(f"{sum(history.products for history in found)} products")
-            known |= {history.run.name: history for history in found}
-        return [history for history in known.values() if history is not None]
+    def eigenvalues(self, chosen: HessianSettings) -> list[EigenvalueTracks]:
+        """Eigenvalues along every run, and what else is asked of the curvature; see `analysis.examining`."""
+        return examining.examine(self._desk, chosen, self._workers)
+
+    def plan_curvature(self, chosen: HessianSettings) -> str:
+        """What `eigenvalues` would compute at most, in words."""
+        return examining.whole_plan(self._desk, chosen)
 
     def alternation(self, chosen: AlternationSettings) -> list[Alternation]:
         """The theory of alternating steps beside steps taken, along every run. See `analysis.alternations`."""
@@ -103,10 +78,6 @@ class Workbench:
     def contrast(self, chosen: ExploreSettings) -> Explored:
         """Every measure of every run, beside random walks, and every strategy against the baseline."""
         return exploring.explore(self._desk, chosen)
-
-    def _operator_checks(self, run: Trajectory) -> tuple[Any, ...]:
-        ops = operators.hessians(self._desk.problem, run.theta[-1], run.buffers[-1])
-        return (*(operators.probe(op, name) for name, op in ops.items()), operators.linearity(ops))
 
     def explore(self, baseline: str) -> tuple[list[Exploration], tuple[Comparison, ...]]:
         """Exploration of every run, distances between their ends, and every strategy against the baseline.

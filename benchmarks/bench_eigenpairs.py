@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from analysis.eigensearch import Accuracy
 from analysis.operators import hessians
 from analysis.results import AVERAGE, Array
-from analysis.spectra import pairs_along
+from analysis.tracking import Spectrum, pairs_along
 from landscape import Every, Plan, Problem, Trajectory, problems, record
 from landscape.optimisers import Optimiser
 from landscape.strategies import Averaged
@@ -107,13 +107,13 @@ def _measured(problem: Problem, trajectory: Trajectory) -> list[dict[str, Any]]:
     checked = set(rows[:: SNAPSHOTS // CHECKED])
     methods = {name: method for name, (package, method) in PEERS.items() if importlib.util.find_spec(package)}
     tallies = {name: Tally() for name in ("ours", *methods)}
-    ours = pairs_along(problem, trajectory, rows, COUNT, Accuracy(TOLERANCE, 500))
+    ours = pairs_along(problem, trajectory, rows, Spectrum(COUNT, accuracy=Accuracy(TOLERANCE, 500)))
     batches = _batches(problem)
     for method in methods.values():  # untimed: what is set up or compiled once is no part of a method's time
         _take(Tally(), method, problem, trajectory, rows[0], batches, False)
     for row in rows:
         start = time.process_time()
-        found = next(ours)
+        found = next(ours).pairs
         tallies["ours"].seconds += time.process_time() - start
         tallies["ours"].products += sum(pairs.products for pairs in found.values())
         if row in checked:

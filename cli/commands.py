@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 import typer.core
 
-from cli import connect, surface, theory
+from cli import connect, hessian, surface, theory
 from cli import explore as exploring
 from cli.console import Stages, duration, emit, say, show
 from cli.errors import Interrupted, Unread
@@ -18,14 +18,10 @@ from cli.options import (
     Jobs,
     Json,
     Out,
-    Own,
     Quiet,
-    Runs,
     Set,
     Threads,
     problem_settings,
-    validated,
-    workbench,
     workers_for,
     writing,
 )
@@ -229,66 +225,7 @@ app.command(epilog=surface.EXAMPLES)(surface.surface)
 app.command(epilog=connect.EXAMPLES)(connect.connect)
 
 
-@app.command(
-    epilog="Example: [bold]landscape hessian study/runs/independent-0.h5 --at last --top 5 --out results.h5[/bold]"
-)
-def hessian(
-    runs: Runs,
-    out: Out = Path("results.h5"),
-    problem: Own = "",
-    setting: Set = [],  # noqa: B006
-    at: Annotated[
-        str, typer.Option(help="Snapshots: a number of them evenly spread as n=5, all, last, or steps as 0,100,600.")
-    ] = "n=5",
-    top: Annotated[int, typer.Option(min=1, help="Largest eigenvalues of each operator.")] = 3,
-    tolerance: Annotated[float, typer.Option(help="Residual relative to the largest eigenvalue.")] = 1e-2,
-    products: Annotated[int, typer.Option(min=1, help="At most so many Lanczos products an operator.")] = 60,
-    device: Device = "cpu",
-    threads: Threads = 1,
-    jobs: Annotated[int, typer.Option(min=0, help="Processes side by side, a run each; 0: one a core.")] = 1,
-    quiet: Quiet = False,
-    as_json: Json = False,
-) -> None:
-    """Largest Hessian eigenvalues of every task and of the average on the shared parameters, with true residuals."""
-    from analysis.archive import require_writable
-    from analysis.settings import HessianSettings
-    from cli.study import snapshots_at
-
-    chosen = validated(HessianSettings, top=top, tolerance=tolerance, products=products, **snapshots_at(at))
-    with workbench(runs, out, problem, setting, device, threads, workers_for(jobs, device), quiet) as bench:
-        require_writable(out)
-        found = bench.eigenvalues(chosen)
-    if as_json:
-        emit(
-            [
-                {
-                    "run": h.run.name,
-                    "operators": h.tasks,
-                    "steps": h.steps,
-                    "values": h.values,
-                    "residuals": h.residuals,
-                    "converged": h.converged,
-                }
-                for h in found
-            ]
-        )
-        return
-    for history in found:
-        rows = [
-            [
-                f"{history.steps[s]}",
-                name,
-                ", ".join(
-                    f"{v:.4g} ± {r:.1g}" for v, r in zip(history.values[s, o], history.residuals[s, o], strict=True)
-                ),
-            ]
-            for s in range(len(history.steps))
-            for o, name in enumerate(history.tasks)
-        ]
-        show(f"{history.run.name}: largest eigenvalues ± residual", ["step", "operator", "eigenvalues"], rows)
-    typer.echo(out)
-
-
+app.command(epilog=hessian.EXAMPLES)(hessian.hessian)
 app.command(epilog=theory.EXAMPLES)(theory.theory)
 app.command(epilog=exploring.EXAMPLES)(exploring.explore)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -17,8 +18,10 @@ from analysis.results import (
     Comparison,
     ConflictMap,
     Contrast,
+    Density,
     DistanceMatrix,
     EigenvalueHistory,
+    EigenvalueTracks,
     Exploration,
     Faithfulness,
     Feet,
@@ -33,14 +36,17 @@ from analysis.results import (
     Record,
     Separation,
     Shadow,
+    Sharpness,
+    SpectrumSummary,
     Surface,
     SurfaceEnsemble,
     SurfaceShape,
+    TaskAgreement,
     Training,
 )
 from cli.console import duration
 from figures.marks import Scene
-from figures.report import Connection, Contents, Trust
+from figures.report import Connection, Contents, Curvature, Trust
 
 Kind = TypeVar("Kind", bound=Record)
 STAGES = {
@@ -73,7 +79,12 @@ def contents(results: Path) -> Contents:
         profiles=tuple(_profiles(entries).values()),
         trust=tuple(_trust(entries, title) for title in _titles(entries)),
         conflicts=_with_shadows(entries, ConflictMap),
-        eigenvalues=_all(entries, EigenvalueHistory),
+        eigenvalues=tuple(
+            e.record
+            for g, e in entries.items()
+            if isinstance(e.record, EigenvalueHistory) and g.startswith("eigenvalues/")
+        ),
+        curvatures=_curvatures(entries),
         alternations=_all(entries, Alternation),
         explorations=_all(entries, Exploration),
         distances=_all(entries, DistanceMatrix),
@@ -107,6 +118,8 @@ def drawings(results: Path) -> dict[str, Scene]:
         scenes[f"conditions-{number}"] = figures.scenes.difference(one, other)
     if found.eigenvalues:
         scenes["eigenvalues"] = figures.scenes.eigenvalues(found.eigenvalues, order=first)
+    for about in found.curvatures:
+        scenes |= {f"{what}-{about.title}": scene for what, scene in figures.report.curvature_scenes(about).items()}
     if found.alternations:
         scenes |= _alternations(found.alternations, first)
     for measure in MEASURES if found.explorations else ():
@@ -126,6 +139,43 @@ def drawings(results: Path) -> dict[str, Scene]:
     if found.comparisons and not found.contrasts:
         scenes["comparisons"] = figures.scenes.comparisons(found.comparisons, first)
     return scenes
+
+
+def _curvatures(entries: Mapping[str, Entry]) -> tuple[Curvature, ...]:
+    """What is known of every matrix along every run: groups are called `WHAT-MATRIX-SUBSET/RUN`."""
+    found: dict[str, Curvature] = {}
+    for group, entry in entries.items():
+        head, _, tail = group.partition("/")
+        what, _, suffix = head.partition("-")
+        record, run = entry.record, tail.partition("/")[0]
+        layer = "layer-" in suffix
+        title = "-".join([run, *([suffix.partition("layer-")[0].rstrip("-")] if layer else [suffix])]).rstrip("-")
+        one = found.get(title, Curvature(title))
+        match record:
+            case EigenvalueTracks() if layer:
+                one = replace(one, layers=(*one.layers, (record.subset.removeprefix("layer "), record)))
+            case EigenvalueTracks() if what == "eigenvalues":
+                one = replace(one, tracks=record)
+            case Density():
+                one = replace(one, densities=(*one.densities, (record,)))
+            case SpectrumSummary():
+                one = replace(one, spectrum=record)
+            case TaskAgreement():
+                one = replace(one, agreement=record)
+            case Sharpness():
+                one = replace(one, sharpness=record)
+            case _:
+                continue
+        found[title] = one
+    return tuple(replace(one, densities=_by_step(one)) for one in found.values())
+
+
+def _by_step(one: Curvature) -> tuple[tuple[Density, ...], ...]:
+    """Densities of one snapshot together, in the order of snapshots and operators."""
+    names = () if one.spectrum is None else one.spectrum.operators
+    every = sorted((d for group in one.densities for d in group), key=lambda d: (d.step, _index(names, d.operator)))
+    steps = dict.fromkeys(d.step for d in every)
+    return tuple(tuple(d for d in every if d.step == step) for step in steps)
 
 
 def _alternations(records: tuple[Alternation, ...], first: Sequence[str]) -> dict[str, Scene]:

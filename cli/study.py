@@ -12,7 +12,7 @@ import torch
 
 from analysis import settings as reading
 from analysis.exploring import Explored
-from analysis.results import Alternation, Barriers, Comparison, EigenvalueHistory, Exploration, Profile, Surface
+from analysis.results import Alternation, Barriers, Comparison, EigenvalueTracks, Exploration, Profile, Surface
 from analysis.settings import (
     AlternationSettings,
     ConnectSettings,
@@ -99,9 +99,13 @@ class Bench:
         """As `Workbench.plan_connection`."""
         return self._work.plan_connection(chosen)
 
-    def eigenvalues(self, chosen: HessianSettings) -> list[EigenvalueHistory]:
+    def eigenvalues(self, chosen: HessianSettings) -> list[EigenvalueTracks]:
         """As `Workbench.eigenvalues`."""
         return self._work.eigenvalues(chosen)
+
+    def plan_curvature(self, chosen: HessianSettings) -> str:
+        """As `Workbench.plan_curvature`."""
+        return self._work.plan_curvature(chosen)
 
     def alternation(self, chosen: AlternationSettings) -> list[Alternation]:
         """As `Workbench.alternation`."""

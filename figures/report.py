@@ -16,8 +16,10 @@ from analysis.results import (
     Comparison,
     ConflictMap,
     Contrast,
+    Density,
     DistanceMatrix,
     EigenvalueHistory,
+    EigenvalueTracks,
     Exploration,
     Faithfulness,
     Feet,
@@ -32,14 +34,19 @@ from analysis.results import (
     Run,
     Separation,
     Shadow,
+    Sharpness,
+    SpectrumSummary,
     Surface,
     SurfaceEnsemble,
     SurfaceShape,
+    TaskAgreement,
     Training,
 )
 from figures import files, page, scenes, tables
 from figures.alternation_tables import alternation_table, verdict_words
 from figures.connectivity_tables import barrier_table, disagreement_table, distance_table, separation_table
+from figures.curvature_tables import agreement_table, shares_table, sharpness_table, tracks_table
+from figures.density_tables import spectrum_table
 from figures.exploration_tables import verdict_table, walk_counts, walk_table, words_table
 from figures.faithfulness_tables import faithfulness_table, stability_table
 from figures.marks import Scene
@@ -81,6 +88,21 @@ class Connection:
 
 
 @dataclass(frozen=True)
+class Curvature:
+    """What is known of one matrix on some parameters along one run; `densities` of one snapshot stand together, and
+    `layers` are the blocks of single layers by name.
+    """
+
+    title: str
+    tracks: EigenvalueTracks | None = None
+    layers: tuple[tuple[str, EigenvalueTracks], ...] = ()
+    densities: tuple[tuple[Density, ...], ...] = ()
+    spectrum: SpectrumSummary | None = None
+    agreement: TaskAgreement | None = None
+    sharpness: Sharpness | None = None
+
+
+@dataclass(frozen=True)
 class Contents:
     """What a report is made from; whatever is missing is left out of the page.
 
@@ -102,6 +124,7 @@ class Contents:
     trust: tuple[Trust, ...] = ()
     conflicts: tuple[tuple[ConflictMap, tuple[Shadow, ...]], ...] = ()
     eigenvalues: tuple[EigenvalueHistory, ...] = ()
+    curvatures: tuple[Curvature, ...] = ()
     alternations: tuple[Alternation, ...] = ()
     explorations: tuple[Exploration, ...] = ()
     distances: tuple[DistanceMatrix, ...] = ()
@@ -268,8 +291,11 @@ def _sections(c: Contents) -> Iterator[Section]:
     yield Section("trust", "How far the surfaces can be trusted", _trust(c, first), _trust_tables(c))
     conflicts = tuple(scenes.conflict_map(record, shadows, first) for record, shadows in c.conflicts)
     yield Section("conflict", "Where tasks disagree", conflicts)
-    curvature = tuple(scenes.eigenvalues(h, order=first) for h in (c.eigenvalues,) if h)
-    yield Section("curvature", "Curvature", curvature, (tables.eigenvalues(c.eigenvalues),) if c.eigenvalues else ())
+    curvature = [scenes.eigenvalues(h, order=first) for h in (c.eigenvalues,) if h]
+    curvature += [scene for one in c.curvatures for scene in curvature_scenes(one).values()]
+    told = [tables.eigenvalues(c.eigenvalues)] if c.eigenvalues else []
+    told += [table for one in c.curvatures for table in _curvature_tables(one)]
+    yield Section("curvature", "Curvature", tuple(curvature), tuple(told))
     yield _alternation(c, first)
     learned = tuple(scenes.training(t, first) for t in (c.trainings,) if t)
     yield Section("training", "Training", learned, (tables.losses(c.trainings),) if c.trainings else ())
@@ -280,6 +306,43 @@ def _sections(c: Contents) -> Iterator[Section]:
     provenance = [tables.pairs("Where the numbers come from", ("name", "value"), c.provenance)] * bool(c.provenance)
     provenance += [tables.pairs("Time taken", ("part", "time"), c.timings)] * bool(c.timings)
     yield Section("provenance", "Provenance", tables=tuple(provenance))
+
+
+def curvature_scenes(one: Curvature) -> dict[str, Scene]:
+    """The figures of one matrix along one run, by what they show."""
+    drawn: dict[str, Scene] = {}
+    if one.tracks is not None:
+        drawn["tracks"] = scenes.tracked_eigenvalues(one.tracks)
+    if one.layers:
+        drawn["layers"] = scenes.layer_eigenvalues(dict(one.layers))
+    if one.densities:
+        drawn["density"] = scenes.density(one.densities[-1])
+        drawn["cumulative"] = scenes.cumulative(one.densities[-1])
+    if len(one.densities) > 1:
+        drawn["densities"] = scenes.densities_along([density for group in one.densities for density in group])
+    if one.spectrum is not None:
+        drawn["numbers"] = scenes.spectrum_numbers(one.spectrum)
+    if one.agreement is not None:
+        drawn["angles"] = scenes.principal_angles(one.agreement)
+        drawn["cross-curvature"] = scenes.cross_curvature(one.agreement)
+        drawn["shares"] = scenes.eigenvalue_shares(one.agreement)
+        drawn["gradients"] = scenes.gradient_agreement(one.agreement)
+    if one.sharpness is not None:
+        drawn["sharpness"] = scenes.sharpness(one.sharpness)
+        drawn["updates"] = scenes.along_updates(one.sharpness)
+    return drawn
+
+
+def _curvature_tables(one: Curvature) -> Iterator[Table]:
+    if one.tracks is not None:
+        yield tracks_table(one.tracks)
+    if one.spectrum is not None:
+        yield spectrum_table(one.spectrum)
+    if one.agreement is not None:
+        yield agreement_table(one.agreement)
+        yield shares_table(one.agreement)
+    if one.sharpness is not None:
+        yield sharpness_table(one.sharpness)
 
 
 def _alternation(c: Contents, first: Sequence[str]) -> Section:

@@ -44,7 +44,7 @@ from analysis.results.surfaces import (
     SurfaceShape,
     Values,
 )
-from analysis.results.tracking import EigenvalueTracks, Sharpness
+from analysis.results.tracking import EigenvalueTracks, Sharpness, TracksUnderway
 from analysis.results.training import RateSearch, Training
 
 __all__ = [
@@ -106,6 +106,7 @@ __all__ = [
     "SurfaceEnsemble",
     "SurfaceShape",
     "TaskAgreement",
+    "TracksUnderway",
     "TrainedCurve",
     "Training",
     "Values",

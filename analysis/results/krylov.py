@@ -68,12 +68,12 @@ class EigenvalueIntervals(Record):
     @property
     def computed(self) -> Array:
         """Whether numerical error alone leaves a value apart from its neighbours among those found [pair]."""
-        return _apart(self.values, self.values - self.error, self.values + self.error)
+        return apart(self.values, self.values - self.error, self.values + self.error)
 
     @property
     def resolved(self) -> Array:
         """Whether a value's sampling interval, widened by its numerical error, is apart from its neighbours' [pair]."""
-        return _apart(self.values, self.low - self.error, self.high + self.error)
+        return apart(self.values, self.low - self.error, self.high + self.error)
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -85,7 +85,8 @@ class EigenvalueIntervals(Record):
         return tuple(f"{v:.4g} (numerical +-{e:.1g}; sampling {a:.4g} to {b:.4g}){w}" for v, e, a, b, w in rows)
 
 
-def _apart(values: Array, low: Array, high: Array) -> Array:
+def apart(values: Array, low: Array, high: Array) -> Array:
+    """Whether the interval of each value is apart from those of its neighbours [pair]."""
     order = np.argsort(values, kind="stable")
     gaps = low[order][1:] > high[order][:-1]
     apart = np.zeros(len(values), bool)

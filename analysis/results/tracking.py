@@ -7,10 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.results.base import Array, Record, Run, array, names
+from analysis.results.curvature import EigenvalueHistory
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class EigenvalueTracks(Record):
+class EigenvalueTracks(EigenvalueHistory):
     """Eigenvalues of every task's Hessian, and of the averaged loss's, each followed along one run by its eigenvector.
 
     At every snapshot the pairs stand in the order of the spectrum's end; `track` says which curve each belongs to. A
@@ -18,13 +19,6 @@ class EigenvalueTracks(Record):
     too close to be told apart, is at least `threshold`. Elsewhere it ends, and another one begins.
     """
 
-    run: Run
-    tasks: tuple[str, ...] = names("operator")
-    """Task names, then `average`."""
-    steps: Array = array("snapshot", units="step")
-    values: Array = array("snapshot", "operator", "pair", units="loss / parameter^2")
-    residuals: Array = array("snapshot", "operator", "pair", units="loss / parameter^2")
-    converged: Array = array("snapshot", "operator", "pair")
     track: Array = array("snapshot", "operator", "pair")
     """Number of the curve, counted from 0 for each operator in order of its beginning; -1 where no pair was found."""
     match: Array = array("snapshot", "operator", "pair")
@@ -49,9 +43,15 @@ class EigenvalueTracks(Record):
     """What P is where the values are those of P^(1/2) H P^(1/2), in units of loss per squared move; else empty."""
     end: str
     """Which end of the spectrum: `largest`, `smallest`, `both` or `magnitude`."""
-    products: int
-    examples: int
-    data: str
+    matrix: str
+    """`Hessian`, `Gauss-Newton` or `Fisher`."""
+    low: Array = array("snapshot", "operator", "pair", units="loss / parameter^2")
+    high: Array = array("snapshot", "operator", "pair", units="loss / parameter^2")
+    """The sampling intervals of `EigenvalueIntervals`; NaN where they were not asked for."""
+    resolved: Array = array("snapshot", "operator", "pair")
+    """Whether a value is apart from its neighbours: by residuals, and by sampling intervals where there are any."""
+    level: float
+    """Confidence of the sampling intervals; NaN where there are none."""
 
     def curve(self, operator: int, number: int) -> tuple[Array, Array]:
         """Snapshots and pairs, [m] each, that belong to one curve of an operator."""
@@ -65,6 +65,21 @@ class EigenvalueTracks(Record):
     def lost(self, operator: int) -> tuple[int, ...]:
         """The curves of an operator that end before the last snapshot."""
         return tuple(n for n in self.numbers(operator) if self.curve(operator, n)[0][-1] < len(self.steps) - 1)
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TracksUnderway(Record):
+    """Curves as far as they have been followed, with all that decides how they go on."""
+
+    tracks: EigenvalueTracks
+    vectors: Array = array("operator", "pair", "parameter")
+    """Those of the last snapshot; NaN where none were found."""
+    warm: Array = array("operator", "pair", "parameter")
+    """The last ones that were found, from which the next searches start."""
+    directions: Array = array("operator", "pair", "parameter")
+    """What the next vectors are compared with."""
+    begun: Array = array("operator")
+    """How many curves there have been."""
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)

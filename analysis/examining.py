@@ -1,0 +1,417 @@
+"""Curvature along some runs: eigenvalues, densities, sharpness and agreement, saved into one results file."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from analysis import agreement, archive, densities, sharpness, subsets, summaries, tracking
+from analysis.archive import ArchiveError, Entry, Provenance, safe_name
+from analysis.densities import Measurement, Quadrature, Subject
+from analysis.desk import SAVE_EVERY, Desk, group_of, named
+from analysis.eigensearch import Accuracy
+from analysis.jobs import chosen_rows, problem_of
+from analysis.kinds import Fisher, GaussNewton, Hessian, Kind
+from analysis.operators import hessians, linearity, probe
+from analysis.pool import Tell, run_all
+from analysis.product_choice import Auto
+from analysis.recipes import memory
+from analysis.results import (
+    Check,
+    Density,
+    EigenvalueTracks,
+    Moments,
+    Record,
+    Sharpness,
+    SpectrumSummary,
+    TaskAgreement,
+    TracksUnderway,
+)
+from analysis.scaling import Elementwise
+from analysis.settings import HessianSettings, ProblemName
+from analysis.subsets import Shared, Subset
+from landscape import store
+from landscape.problem import Problem
+from landscape.trajectory import Layout, Trajectory
+
+KINDS: dict[str, Kind] = {"hessian": Hessian(), "gauss-newton": GaussNewton(), "fisher": Fisher()}
+_OF_ALL = ("at", "snapshots", "on", "layers", "matrix", "seed", "max_memory")
+SETTINGS: dict[str, tuple[str, ...]] = {
+    "eigenvalues": ("top", "end", "tolerance", "products", "tasks", "intervals"),
+    "spectrum": ("tasks", "probes", "degree", "trace"),
+    "agreement": ("top", "tolerance", "products", "batch"),
+    "sharpness": ("tolerance", "products", "radius", "pairs", "trace"),
+}
+"""What each analysis depends on, beside what all do."""
+SUMS = ("products", "gradients", "passes")
+"""Fields that add up when records of single snapshots are joined."""
+
+Kept = TypeVar("Kept", bound=Record)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One analysis of one run on one subset of the parameters."""
+
+    what: str
+    subset: Subset
+    suffix: str
+    """What the groups' names have behind the analysis' name; empty for Hessians on the shared parameters."""
+
+    def group(self, run: Trajectory, what: str = "") -> str:
+        """`WHAT/RUN`, or `WHAT-KIND-SUBSET/RUN`."""
+        return f"{what or self.what}{self.suffix}/{group_of(run)}"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file beside the results for what is underway; it is removed when all is done."""
+
+    path: Path
+    made: Provenance
+
+    def known(self, group: str, kind: type[Kept]) -> Kept | None:
+        """What was saved under the same settings, if anything was."""
+        try:
+            entry = archive.find(self.path, group)
+        except ArchiveError:
+            return None
+        same = entry is not None and (dict(entry.provenance.inputs), dict(entry.provenance.settings)) == (
+            dict(self.made.inputs),
+            dict(self.made.settings),
+        )
+        return entry.record if same and entry is not None and isinstance(entry.record, kind) else None
+
+    def save(self, entries: Mapping[str, Record]) -> None:
+        archive.save(self.path, {group: Entry(record, self.made) for group, record in entries.items()})
+
+
+def tasks_of(chosen: HessianSettings, layout: Layout) -> list[Task]:
+    """All that the settings ask for, on every subset."""
+    wanted = ["eigenvalues"] + [
+        what
+        for what, asked in (
+            ("spectrum", chosen.density),
+            ("agreement", chosen.agreement),
+            ("sharpness", chosen.sharpness),
+        )
+        if asked
+    ]
+    places = [(subsets.parse(text), safe_name(text)) for text in chosen.on]
+    found = [Task(what, subset, _suffix(chosen.matrix, subset, title)) for subset, title in places for what in wanted]
+    if chosen.layers:
+        found += [
+            Task("eigenvalues", layer, _suffix(chosen.matrix, layer, safe_name(f"layer-{name}")))
+            for subset, _ in places
+            for name, layer in subsets.layers(layout, subset).items()
+        ]
+    return list({task.suffix + task.what: task for task in found}.values())
+
+
+def _suffix(kind: str, subset: Subset, title: str) -> str:
+    parts = ([] if kind == "hessian" else [kind]) + ([] if isinstance(subset, Shared) else [title])
+    return "".join(f"-{part}" for part in parts)
+
+
+def examine(desk: Desk, chosen: HessianSettings, workers: int = 1) -> list[EigenvalueTracks]:
+    """Everything that is asked for, along every run: as the file knows it, gone on with, or measured. Returns the
+    eigenvalues on the first subset.
+    """
+    for subset in chosen.on:
+        subsets.parse(subset).spans(desk.problem.layout)
+    _spectrum(chosen, Shared()).names(desk.problem.names)
+    tasks = tasks_of(chosen, desk.problem.layout)
+    wanted = {run.name: [task for task in tasks if not _is_known(desk, chosen, run, task)] for run in desk.runs}
+    todo = [run for run in desk.runs if wanted[run.name]]
+    if todo:
+        desk.progress.say(plan(desk, chosen, todo, wanted))
+        amount = sum(_most(desk.problem, run, chosen, task) for run in todo for task in wanted[run.name])
+        with desk.results.stage("curvature, products at most", amount) as note:
+            parts = [_part(desk, chosen, run) for run in todo]
+            arguments = [
+                (desk.name, run.path, chosen, tuple(wanted[run.name]), part)
+                for run, part in zip(todo, parts, strict=True)
+            ]
+            checked = _operator_checks(desk.problem, todo[0], chosen)
+            products = 0
+
+            def keep(index: int, found: dict[str, Record]) -> None:
+                nonlocal products
+                entries = {}
+                for task in wanted[todo[index].name]:
+                    for group, record in found.items():
+                        if group in _groups(task, todo[index], found):
+                            made = _made(desk, chosen, todo[index], task)
+                            tests = _checks(record) + (checked if group == "eigenvalues/" + group_of(todo[0]) else ())
+                            entries[group] = Entry(record, made, tuple(named(group, test) for test in tests))
+                desk.results.save(entries)
+                parts[index].path.unlink(missing_ok=True)
+                products += sum(getattr(r, "products", 0) for r in found.values() if not isinstance(r, SpectrumSummary))
+
+            run_all(job, arguments, workers, desk.progress.tell, keep)
+            note(f"{products} products")
+    first = tasks[0]
+    known = [
+        desk.results.known(first.group(run), _made(desk, chosen, run, first), EigenvalueTracks) for run in desk.runs
+    ]
+    return [one for one in known if one is not None]
+
+
+def whole_plan(desk: Desk, chosen: HessianSettings) -> str:
+    """What `examine` would compute at most, where nothing is known yet, in words."""
+    tasks = tasks_of(chosen, desk.problem.layout)
+    return plan(desk, chosen, desk.runs, {run.name: tasks for run in desk.runs})
+
+
+def plan(desk: Desk, chosen: HessianSettings, runs: Sequence[Trajectory], wanted: Mapping[str, Sequence[Task]]) -> str:
+    """What is left to measure, in words."""
+    snapshots = sum(len(chosen_rows(run, chosen)) for run in runs)
+    most = sum(_most(desk.problem, run, chosen, task) for run in runs for task in wanted[run.name])
+    kinds = list(dict.fromkeys(task.what for run in runs for task in wanted[run.name]))
+    places = len({task.suffix for run in runs for task in wanted[run.name]})
+    return (
+        f"{', '.join(kinds)}: snapshots {snapshots}, runs {len(runs)}, subsets of the parameters {places}; at most {most} "
+        f"products over {len(desk.problem.evaluation)} examples"
+    )
+
+
+def job(
+    name: ProblemName, path: Path, chosen: HessianSettings, tasks: Sequence[Task], part: Part, tell: Tell
+) -> dict[str, Record]:
+    """The records of some analyses of one run, by group; what is underway is saved now and then."""
+    problem, run = problem_of(name), store.open(path)
+    rows = chosen_rows(run, chosen)
+    found: dict[str, Record] = {}
+    for task in tasks:
+        found |= _WORK[task.what](problem, run, rows, chosen, task, part, tell)
+    return found
+
+
+def _eigenvalues(
+    problem: Problem,
+    run: Trajectory,
+    rows: Sequence[int],
+    chosen: HessianSettings,
+    task: Task,
+    part: Part,
+    tell: Tell,
+) -> dict[str, Record]:
+    group = task.group(run)
+    before = part.known(group, TracksUnderway)
+    if before is not None and len(before.tracks.steps) == len(rows):
+        return {group: before.tracks}
+    last, saved = before, time.monotonic()
+    for last in tracking.following(problem, run, rows, _spectrum(chosen, task.subset), tell=tell, before=before):
+        if time.monotonic() - saved > SAVE_EVERY:
+            part.save({group: last})
+            saved = time.monotonic()
+    assert last is not None
+    part.save({group: last})
+    return {group: last.tracks}
+
+
+def _densities(
+    problem: Problem,
+    run: Trajectory,
+    rows: Sequence[int],
+    chosen: HessianSettings,
+    task: Task,
+    part: Part,
+    tell: Tell,
+) -> dict[str, Record]:
+    names = densities.names_of(problem, chosen.tasks)
+    kind = KINDS[chosen.matrix]
+
+    def operators(of: Problem, theta: Any, buffers: Any) -> Any:
+        return hessians(of, theta, buffers, task.subset, kind, _product(chosen))
+
+    def groups(step: int, operator: str) -> tuple[str, str]:
+        tail = f"{safe_name(operator)}/{step}"
+        return f"{task.group(run, 'density')}/{tail}", f"{task.group(run, 'moments')}/{tail}"
+
+    def known() -> Iterator[densities.Spectrum]:
+        for row in rows:
+            for operator in names:
+                places = groups(int(run.steps[row]), operator)
+                density, moments = part.known(places[0], Density), part.known(places[1], Moments)
+                if density is not None and moments is not None:
+                    yield densities.Spectrum(density, moments)
+
+    def save(one: densities.Spectrum) -> None:
+        places = groups(one.density.step, one.density.operator)
+        part.save({places[0]: one.density, places[1]: one.moments})
+
+    subject = Subject(matrix=kind.label, subset=task.subset.label)
+    found = summaries.measure(
+        problem, run, rows, _measurement(chosen), names, operators, subject, tuple(known()), save, tell
+    )
+    records: dict[str, Record] = {task.group(run): found.summary}
+    for one in found.spectra:
+        places = groups(one.density.step, one.density.operator)
+        records |= {places[0]: one.density, places[1]: one.moments}
+    return records
+
+
+def _agreement(
+    problem: Problem,
+    run: Trajectory,
+    rows: Sequence[int],
+    chosen: HessianSettings,
+    task: Task,
+    part: Part,
+    tell: Tell,
+) -> dict[str, Record]:
+    compared = _compared(chosen, task.subset)
+    return _snapshot_by_snapshot(
+        TaskAgreement, lambda row: agreement.along(problem, run, [row], compared, tell), run, rows, task, part
+    )
+
+
+def _sharpness(
+    problem: Problem,
+    run: Trajectory,
+    rows: Sequence[int],
+    chosen: HessianSettings,
+    task: Task,
+    part: Part,
+    tell: Tell,
+) -> dict[str, Record]:
+    measures = _measures(chosen, task.subset)
+    return _snapshot_by_snapshot(
+        Sharpness, lambda row: sharpness.along(problem, run, [row], measures, None, tell), run, rows, task, part
+    )
+
+
+def _snapshot_by_snapshot(
+    kind: type[Kept],
+    measured: Callable[[int], Kept],
+    run: Trajectory,
+    rows: Sequence[int],
+    task: Task,
+    part: Part,
+) -> dict[str, Record]:
+    """Every snapshot by itself, so that those of an interrupted run are what they would be in a whole one."""
+    found: list[Kept] = []
+    for row in rows:
+        place = f"{task.group(run)}-{run.steps[row]}"
+        one = part.known(place, kind)
+        if one is None:
+            one = measured(row)
+            part.save({place: one})
+        found.append(one)
+    return {task.group(run): joined(found)}
+
+
+def joined(parts: Sequence[Kept]) -> Kept:
+    """One record of several snapshots from records of the same kind, settings and run; costs add up."""
+    changes: dict[str, Any] = {}
+    for spec in fields(parts[0]):
+        values = [getattr(one, spec.name) for one in parts]
+        if spec.metadata.get("dims", ("",))[:1] == ("snapshot",):
+            changes[spec.name] = np.concatenate(values)
+        elif spec.name in SUMS:
+            changes[spec.name] = sum(values)
+    return replace(parts[0], **changes)
+
+
+_WORK: dict[str, Callable[..., dict[str, Record]]] = {
+    "eigenvalues": _eigenvalues,
+    "spectrum": _densities,
+    "agreement": _agreement,
+    "sharpness": _sharpness,
+}
+
+
+def _product(chosen: HessianSettings) -> Auto:
+    return Auto(memory(chosen.max_memory))
+
+
+def _accuracy(chosen: HessianSettings) -> Accuracy:
+    return Accuracy(chosen.tolerance, chosen.products)
+
+
+def _spectrum(chosen: HessianSettings, on: Subset) -> tracking.Spectrum:
+    return tracking.Spectrum(
+        count=chosen.top,
+        end=chosen.end,
+        on=on,
+        accuracy=_accuracy(chosen),
+        seed=chosen.seed,
+        tasks=tuple(chosen.tasks),
+        kind=KINDS[chosen.matrix],
+        product=_product(chosen),
+        resamples=chosen.intervals,
+    )
+
+
+def _measurement(chosen: HessianSettings) -> Measurement:
+    return Measurement(Quadrature(chosen.probes, chosen.degree), trace_products=chosen.trace, seed=chosen.seed)
+
+
+def _compared(chosen: HessianSettings, on: Subset) -> agreement.Compared:
+    return agreement.Compared(chosen.top, chosen.batch, on, _accuracy(chosen), seed=chosen.seed)
+
+
+def _measures(chosen: HessianSettings, on: Subset) -> sharpness.Measures:
+    forms = (sharpness.Form(radius=chosen.radius), sharpness.Form(Elementwise(), 10 * chosen.radius))
+    return sharpness.Measures(forms, on, _accuracy(chosen), pairs=chosen.pairs, seed=chosen.seed)
+
+
+def _most(problem: Problem, run: Trajectory, chosen: HessianSettings, task: Task) -> int:
+    rows = chosen_rows(run, chosen)
+    size = sum(span.stop - span.start for span in task.subset.spans(problem.layout))
+    match task.what:
+        case "eigenvalues":
+            return tracking.most_products(run, rows, _spectrum(chosen, task.subset))
+        case "spectrum":
+            return densities.products(problem, len(rows), _measurement(chosen), chosen.tasks, size)
+        case "agreement":
+            return agreement.most_products(run, rows, _compared(chosen, task.subset))
+        case _:
+            return sharpness.most(run, rows, _measures(chosen, task.subset)).products
+
+
+def _made(desk: Desk, chosen: HessianSettings, run: Trajectory, task: Task) -> Provenance:
+    settings = chosen.model_dump(include={*SETTINGS[task.what], *_OF_ALL})
+    settings |= {"on": task.subset.label, "snapshots": [int(run.steps[row]) for row in chosen_rows(run, chosen)]}
+    for name in ("at", "layers"):
+        settings.pop(name)
+    return desk.made({run.name: desk.hashes[run.name], "data": desk.problem.data_hash}, settings)
+
+
+def _part(desk: Desk, chosen: HessianSettings, run: Trajectory) -> Part:
+    results = desk.results.path
+    inputs = {run.name: desk.hashes[run.name], "data": desk.problem.data_hash}
+    return Part(results.with_name(f".{results.name}.{group_of(run)}.part"), desk.made(inputs, chosen.model_dump()))
+
+
+def _is_known(desk: Desk, chosen: HessianSettings, run: Trajectory, task: Task) -> bool:
+    return desk.results.known(task.group(run), _made(desk, chosen, run, task), Record) is not None
+
+
+def _groups(task: Task, run: Trajectory, found: Mapping[str, Record]) -> set[str]:
+    """Those of some groups that an analysis has made."""
+    own = {task.group(run)}
+    if task.what == "spectrum":
+        heads = tuple(f"{task.group(run, what)}/" for what in ("density", "moments"))
+        own |= {group for group in found if group.startswith(heads)}
+    return own
+
+
+def _checks(record: Record) -> tuple[Check, ...]:
+    match record:
+        case TaskAgreement():
+            return (agreement.shares_check(record),)
+        case SpectrumSummary():
+            return record.checks()
+    return ()
+
+
+def _operator_checks(problem: Problem, run: Trajectory, chosen: HessianSettings) -> tuple[Check, ...]:
+    operators = hessians(problem, run.theta[-1], run.buffers[-1], product=_product(chosen))
+    return (*(probe(operator, name) for name, operator in operators.items()), linearity(operators))
