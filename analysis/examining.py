@@ -131,7 +131,7 @@ def examine(desk: Desk, chosen: HessianSettings, workers: int = 1) -> list[Eigen
     if todo:
         desk.progress.say(plan(desk, chosen, todo, wanted))
         amount = sum(_most(desk.problem, run, chosen, task) for run in todo for task in wanted[run.name])
-        with desk.results.stage("curvature, products at most", amount) as note:
+        with desk.results.stage(_stage(wanted), amount) as note:
             parts = [_part(desk, chosen, run) for run in todo]
             arguments = [
                 (desk.name, run.path, chosen, tuple(wanted[run.name]), part)
@@ -162,6 +162,11 @@ def examine(desk: Desk, chosen: HessianSettings, workers: int = 1) -> list[Eigen
     return [one for one in known if one is not None]
 
 
+def _stage(wanted: Mapping[str, Sequence[Task]]) -> str:
+    only = {task.what for tasks in wanted.values() for task in tasks} == {"eigenvalues"}
+    return f"{'Hessian eigenvalues' if only else 'curvature'}, products at most"
+
+
 def whole_plan(desk: Desk, chosen: HessianSettings) -> str:
     """What `examine` would compute at most, where nothing is known yet, in words."""
     tasks = tasks_of(chosen, desk.problem.layout)
@@ -175,8 +180,8 @@ def plan(desk: Desk, chosen: HessianSettings, runs: Sequence[Trajectory], wanted
     kinds = list(dict.fromkeys(task.what for run in runs for task in wanted[run.name]))
     places = len({task.suffix for run in runs for task in wanted[run.name]})
     return (
-        f"{', '.join(kinds)}: snapshots {snapshots}, runs {len(runs)}, subsets of the parameters {places}; at most {most} "
-        f"products over {len(desk.problem.evaluation)} examples"
+        f"{', '.join(kinds)}: snapshots {snapshots}, runs {len(runs)}, subsets of the parameters {places}; at most "
+        f"{most} products over {len(desk.problem.evaluation)} examples"
     )
 
 

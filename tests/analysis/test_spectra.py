@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from analysis import operators, spectra
+from analysis import operators, spectra, tracking
 from analysis.operators import MatrixOperator
 from analysis.spectra import Accuracy, top_eigenpairs
+from analysis.tracking import Spectrum
 from landscape import problems, training
 from landscape.errors import LandscapeError
 from landscape.optimisers import Optimiser
@@ -178,7 +179,7 @@ def run(tmp_path_factory):
 def test_along_a_run_on_quadratics_the_eigenvalues_are_those_of_its_matrices(run):
     problem, trajectory = run
     told = []
-    history = spectra.along(problem, trajectory, range(4), 3, Accuracy(1e-6, 100), told.append)
+    history = tracking.along(problem, trajectory, range(4), Spectrum(3, accuracy=Accuracy(1e-6, 100)), tell=told.append)
     a = problem.model.hessians.numpy()
     expected = [np.sort(np.linalg.eigvalsh(m))[::-1][:3] for m in (*a, a.mean(0))]
     assert history.tasks == ("task1", "task2", "average")
@@ -195,8 +196,8 @@ def test_along_a_run_on_quadratics_the_eigenvalues_are_those_of_its_matrices(run
 
 def test_pairs_along_a_run_carry_the_vectors_of_the_curves(run):
     problem, trajectory = run
-    found = list(spectra.pairs_along(problem, trajectory, [3, 1], 2))
-    history = spectra.along(problem, trajectory, [3, 1], 2)
+    found = [here.pairs for here in tracking.pairs_along(problem, trajectory, [3, 1], Spectrum(2))]
+    history = tracking.along(problem, trajectory, [3, 1], Spectrum(2))
     assert [tuple(pairs) for pairs in found] == [("task1", "task2", "average")] * 2
     for place, pairs in enumerate(found):
         for number, one in enumerate(pairs.values()):
@@ -225,7 +226,7 @@ def test_the_average_starts_from_the_eigenvectors_of_what_the_tasks_say():
 
 def test_eigenvalues_at_chosen_rows_stand_in_the_order_of_the_rows(run):
     problem, trajectory = run
-    history = spectra.along(problem, trajectory, [3, 1], 1)
+    history = tracking.along(problem, trajectory, [3, 1], Spectrum(1))
     np.testing.assert_array_equal(history.steps, [30, 10])
     assert history.values.shape == (2, 3, 1)
 
@@ -233,7 +234,7 @@ def test_eigenvalues_at_chosen_rows_stand_in_the_order_of_the_rows(run):
 def test_more_eigenvalues_than_parameters_are_as_many_as_there_are(tmp_path):
     problem = problems.load("quadratic", {"tasks": 1, "size": 2, "heads": 0})
     run = training.record(problem, Averaged(), training.Plan(2, 4), tmp_path / "run.h5")
-    history = spectra.along(problem, run, [0], 5)
+    history = tracking.along(problem, run, [0], Spectrum(5))
     assert history.values.shape == (1, 2, 2)
     np.testing.assert_allclose(history.values[0, 0], history.values[0, 1], rtol=1e-12)  # one task is its own average
 
@@ -242,7 +243,7 @@ def test_tasks_with_multiple_eigenvalues_have_each_of_their_own(tmp_path):
     hessians = [np.diag([5.0, 1.0, 1.0, 1.0]).tolist(), np.zeros((4, 4)).tolist()]
     problem = problems.load("quadratic", {"heads": 0, "hessians": hessians, "minima": np.zeros((2, 4)).tolist()})
     run = training.record(problem, Averaged(), training.Plan(2, 4), tmp_path / "run.h5")
-    history = spectra.along(problem, run, [0, 1], 3)
+    history = tracking.along(problem, run, [0, 1], Spectrum(3))
     for row in history.values:
         np.testing.assert_allclose(row, [[5, 1, 1], [0, 0, 0], [2.5, 0.5, 0.5]], atol=1e-9)
 
@@ -250,7 +251,7 @@ def test_tasks_with_multiple_eigenvalues_have_each_of_their_own(tmp_path):
 def test_a_run_of_another_model_is_refused(run):
     _, trajectory = run
     with pytest.raises(LandscapeError, match=r"expected theta with .* but .*run.h5 has"):
-        spectra.along(problems.load("quadratic", {"tasks": 2, "size": 5}), trajectory, [0])
+        tracking.along(problems.load("quadratic", {"tasks": 2, "size": 5}), trajectory, [0])
 
 
 def test_eigenvalues_of_a_network_are_those_of_its_dense_hessian():
