@@ -5,6 +5,7 @@ products are counted in the fastest of some sizes. Peers have the allocator keep
 """
 
 import copy
+import functools
 import importlib.util
 import statistics
 import time
@@ -76,7 +77,7 @@ def _rows(name: str) -> list[dict[str, Any]]:
         ("ours, linearised", Linearised()),
     ):
         operator = here.operator(product=way)
-        works[f"{label}: {operator.product!r}"] = lambda operator=operator: operator @ vector
+        works[f"{label}: {operator.product!r}"] = functools.partial(operator.__matmul__, vector)
     works |= {f"gradient, {size} at once": _gradient(here, size) for size in SIZES}
     works |= _peers(problem, theta, buffers, here.operator().block.loss.rows.names, vector)
     expected = here.operator(product=ReverseOverReverse()) @ vector
@@ -104,7 +105,7 @@ def _best_of(here: Location, kinds: Iterable[Callable[[int], Way]], vector: Tens
         for size in SIZES[1:]:
             operator = here.operator(product=kind(size))
             operator.product  # noqa: B018
-            taken[kind(size)] = min(_seconds(lambda operator=operator: operator @ vector) for _ in range(3))
+            taken[kind(size)] = min(_seconds(functools.partial(operator.__matmul__, vector)) for _ in range(3))
     return min(taken, key=lambda way: taken[way])
 
 
@@ -195,10 +196,15 @@ def _trained(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
+def _parts(vector: Tensor, like: list[nn.Parameter]) -> list[Tensor]:
+    pieces = torch.split(vector, [parameter.numel() for parameter in like])
+    return [piece.reshape(parameter.shape) for piece, parameter in zip(pieces, like, strict=True)]
+
+
 def _plain(problem: Problem, model: _Averaged, pieces: list[Any], vector: Tensor) -> Work:
     loss, data = _setting(problem, model, pieces)
     parameters = _trained(model)
-    parts = [p.reshape(q.shape) for p, q in zip(vector.split([p.numel() for p in parameters]), parameters, strict=True)]
+    parts = _parts(vector, parameters)
     count = sum(len(x) for x, _ in data)
 
     def work() -> Tensor:
@@ -247,7 +253,7 @@ def _pyhessian(problem: Problem, model: _Averaged, pieces: list[Any], vector: Te
 
     loss, data = _setting(problem, model, pieces)
     parameters = _trained(model)
-    parts = [p.reshape(q.shape) for p, q in zip(vector.split([p.numel() for p in parameters]), parameters, strict=True)]
+    parts = _parts(vector, parameters)
     operator = hessian(model, loss, dataloader=data, cuda=False)
 
     def work() -> Tensor:
