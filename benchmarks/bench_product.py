@@ -181,7 +181,7 @@ class _MeanLoss(nn.Module):
         self._problem, self._widths = problem, widths
 
     def forward(self, predictions: Tensor, targets: Tensor) -> Tensor:
-        parts = dict(zip(self._problem.names, predictions.split(self._widths, 1), strict=True))
+        parts = dict(zip(self._problem.names, torch.split(predictions, self._widths, 1), strict=True))
         first, second, picture = targets[:, 0].long(), targets[:, 1].long(), targets[:, 2:]
         return _loss(self._problem, parts, (first, second, picture)) / len(predictions)
 
