@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
+from torch import Tensor
 from torch.autograd.function import BackwardCFunction
 
 from analysis import subsets
@@ -93,8 +94,10 @@ def _nodes(loss: Weighted, of_gradient: bool = False) -> list[Any]:
     with torch.enable_grad(), twice_differentiable():
         ends = [loss.total({**loss.local.state, **leaves}, loss.data[:2])]
         if of_gradient and ends[0].requires_grad:
-            found = torch.autograd.grad(ends, list(leaves.values()), create_graph=True, allow_unused=True)
-            ends = [one for one in found if one is not None]  # type: ignore[redundant-expr]
+            found: Sequence[Tensor | None] = torch.autograd.grad(
+                ends, list(leaves.values()), create_graph=True, allow_unused=True
+            )
+            ends = [one for one in found if one is not None]
     todo: list[Any] = [one.grad_fn for one in ends]
     seen: dict[Any, None] = {}
     while todo:

@@ -5,11 +5,11 @@ products are counted in the fastest of some sizes. Peers have the allocator keep
 """
 
 import copy
+import functools
 import importlib.util
 import statistics
 import time
-from collections.abc import Callable, Iterable, Sequence
-from functools import partial
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -77,7 +77,7 @@ def _rows(name: str) -> list[dict[str, Any]]:
         ("ours, linearised", Linearised()),
     ):
         operator = here.operator(product=way)
-        works[f"{label}: {operator.product!r}"] = partial(operator.__matmul__, vector)
+        works[f"{label}: {operator.product!r}"] = functools.partial(operator.__matmul__, vector)
     works |= {f"gradient, {size} at once": _gradient(here, size) for size in SIZES}
     works |= _peers(problem, theta, buffers, here.operator().block.loss.rows.names, vector)
     expected = here.operator(product=ReverseOverReverse()) @ vector
@@ -105,7 +105,7 @@ def _best_of(here: Location, kinds: Iterable[Callable[[int], Way]], vector: Tens
         for size in SIZES[1:]:
             operator = here.operator(product=kind(size))
             operator.product  # noqa: B018
-            taken[kind(size)] = min(_seconds(partial(operator.__matmul__, vector)) for _ in range(3))
+            taken[kind(size)] = min(_seconds(functools.partial(operator.__matmul__, vector)) for _ in range(3))
     return min(taken, key=lambda way: taken[way])
 
 
@@ -196,10 +196,15 @@ def _trained(model: nn.Module) -> list[nn.Parameter]:
     return [parameter for parameter in model.parameters() if parameter.requires_grad]
 
 
+def _parts(vector: Tensor, like: list[nn.Parameter]) -> list[Tensor]:
+    pieces = torch.split(vector, [parameter.numel() for parameter in like])
+    return [piece.reshape(parameter.shape) for piece, parameter in zip(pieces, like, strict=True)]
+
+
 def _plain(problem: Problem, model: _Averaged, pieces: list[Any], vector: Tensor) -> Work:
     loss, data = _setting(problem, model, pieces)
     parameters = _trained(model)
-    parts = _as(parameters, vector)
+    parts = _parts(vector, parameters)
     count = sum(len(x) for x, _ in data)
 
     def work() -> Tensor:
@@ -248,7 +253,7 @@ def _pyhessian(problem: Problem, model: _Averaged, pieces: list[Any], vector: Te
 
     loss, data = _setting(problem, model, pieces)
     parameters = _trained(model)
-    parts = _as(parameters, vector)
+    parts = _parts(vector, parameters)
     operator = hessian(model, loss, dataloader=data, cuda=False)
 
     def work() -> Tensor:
@@ -277,9 +282,3 @@ def _seconds(work: Work) -> float:
     start = time.perf_counter()
     work()
     return time.perf_counter() - start
-
-
-def _as(tensors: Sequence[Tensor], vector: Tensor) -> list[Tensor]:
-    """A vector's pieces in the shapes of some tensors, one after the other."""
-    pieces = torch.split(vector, [tensor.numel() for tensor in tensors])
-    return [piece.reshape(tensor.shape) for piece, tensor in zip(pieces, tensors, strict=True)]

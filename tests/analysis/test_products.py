@@ -256,6 +256,7 @@ def test_the_repr_says_kind_loss_parameters_and_way():
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's own, when its compiler is imported
 def test_compiled_products_meet_the_reference():
     problem = problems.load("digits", {"evaluation": 40, "train": 16, "width": 4, "features": 8})
     here = at(problem)
