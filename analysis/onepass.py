@@ -26,7 +26,7 @@ from analysis.subsets import Subset, slots_of
 from landscape.errors import LandscapeError
 from landscape.trajectory import Rows, Slot, Trajectory
 
-PIECE = 4096
+PIECE = 2048
 """Columns multiplied at once, so that rows in float64 stay in a processor's cache."""
 APART = 50_000
 """Entries (snapshots x inputs of a unit) from which a unit is multiplied by itself: below, adding up its product would
@@ -149,11 +149,12 @@ def _tensors(
     by_units = by_units and source.norms is None
     scales = {s.name: _scales(source, s, int(rows[0])) for s in slots if by_units and len(s.shape) > 1}
     sums = _Sums(count, False), _Sums(count, False)
-    for slot, last, columns, block in _blocks(source, slots, rows, memory, pool, tell):
+    for slot, last, columns, block in _blocks(source, slots, rows, memory, tell):
         scale = scales.get(slot.name)
         if columns.start == 0:
             sums = _Sums(count, True), _Sums(count, scale is not None)
         for one, other in _products(block, columns.start, slot, scale, pool):
+            _require_finite(one, block, rows)
             sums[0].add(one)
             sums[1].add(other)
         if last:
@@ -185,7 +186,7 @@ def _scales(source: _Source, slot: Slot, row: int) -> Array:
 
 
 def _blocks(
-    source: _Source, slots: Sequence[Slot], rows: Array, memory: int, pool: Executor, tell: Callable[[int], None]
+    source: _Source, slots: Sequence[Slot], rows: Array, memory: int, tell: Callable[[int], None]
 ) -> Iterator[tuple[Slot, bool, slice, Array]]:
     """A tensor, whether these are its last columns, which of its columns they are, and the rows of them."""
     whole = len(rows) == rows[-1] - rows[0] + 1
@@ -205,7 +206,6 @@ def _blocks(
             assert ahead is not None
             block = ahead.result()
             ahead = reader.submit(read, cuts[number + 1]) if number + 1 < len(cuts) else None
-            _require_finite(block, rows, pool)
             while waiting and waiting[0][1].start < columns.stop:
                 slot, span = waiting[0]
                 first, last = max(span.start, columns.start), min(span.stop, columns.stop)
@@ -238,13 +238,12 @@ def _cuts(spans: Sequence[slice], width: int) -> Iterator[slice]:
         yield from (slice(a, b) for a, b in itertools.pairwise(edges))
 
 
-def _require_finite(block: Array, rows: Array, pool: Executor) -> None:
-    def bad(row: Array) -> bool:
-        return not np.isfinite(np.dot(row, row)) and not np.isfinite(row).all()
-
-    found = np.fromiter(pool.map(bad, block), bool, len(block))
-    if found.any():
-        raise _NotFinite(rows[found])
+def _require_finite(gram: Array, block: Array, rows: Array) -> None:
+    """Looks at the rows only where their products are not finite, which is dear."""
+    if not np.isfinite(np.diag(gram)).all():
+        found = np.array([not np.isfinite(row).all() for row in block])
+        if found.any():
+            raise _NotFinite(rows[found])
 
 
 def _products(
@@ -265,18 +264,21 @@ def _products(
     def multiply(mine: Sequence[tuple[int, int]]) -> tuple[Array, Array | None]:
         total = np.zeros((len(block), len(block)))
         units = None if scale is None else np.zeros_like(total)
-        for first, last in mine:
-            moved = _increments(block[:, first:last])
-            gram = moved @ moved.T
-            total += gram
-            if scale is None or units is None:
-                continue
-            if apart:
-                gram *= scale[(offset + first) // fan]
+        room = np.empty((3, len(block), max(last - first for first, last in mine)))
+        gram = np.empty_like(total)
+        with np.errstate(invalid="ignore", over="ignore"):
+            for first, last in mine:
+                wide, moved, scaled = room[:, :, : last - first]
+                _increments(block[:, first:last], wide, moved)
+                total += np.matmul(moved, moved.T, out=gram)
+                if scale is None or units is None:
+                    continue
+                if apart:
+                    gram *= scale[(offset + first) // fan]
+                else:
+                    np.multiply(moved, np.sqrt(scale[(offset + np.arange(first, last)) // fan]), out=scaled)
+                    np.matmul(scaled, scaled.T, out=gram)
                 units += gram
-            else:
-                moved *= np.sqrt(scale[(offset + np.arange(first, last)) // fan])
-                units += moved @ moved.T
         return total, units
 
     share = -(-len(pieces) // max(1, min(len(pieces), getattr(pool, "_max_workers", 1))))
@@ -284,10 +286,8 @@ def _products(
     return iter([multiply(parts[0])]) if len(parts) == 1 else pool.map(multiply, parts)
 
 
-def _increments(rows: Array) -> Array:
-    """The first row and the differences of neighbouring ones, in float64."""
-    wide = rows.astype(np.float64)
-    moved = np.empty_like(wide)
+def _increments(rows: Array, wide: Array, moved: Array) -> None:
+    """Puts the first row and the differences of neighbouring ones into `moved`, in float64; `wide` is room for rows."""
+    wide[:] = rows
     moved[0] = wide[0]
     np.subtract(wide[1:], wide[:-1], out=moved[1:])
-    return moved

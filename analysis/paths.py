@@ -14,6 +14,8 @@ from analysis.results import Array
 
 PREFIXES = 256
 """The volume is computed for at most so many points of a path: each costs an eigenvalue problem."""
+SMALL = 64
+"""Up to so many points all eigenvalues take less time than looking for the largest."""
 FLAT = 1e-12
 """A variance below this share of the largest is rounding: there the path has no extent."""
 
@@ -116,7 +118,10 @@ def centred(squares: Array) -> Array:
 def _log_volume(squares: Array, directions: int) -> float:
     count = len(squares)
     gram = centred(squares) / count
-    values = scipy.linalg.eigvalsh(gram, subset_by_index=(count - directions, count - 1), driver="evr")
+    if count <= SMALL:
+        values = np.linalg.eigvalsh(gram)[-directions:]
+    else:
+        values = scipy.linalg.eigvalsh(gram, subset_by_index=(count - directions, count - 1), check_finite=False)
     if not values[-1] > 0 or values[0] <= FLAT * values[-1]:
         return -np.inf if np.isfinite(values).all() else np.nan
     return float(np.log(values).sum())
