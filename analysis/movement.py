@@ -19,7 +19,7 @@ from analysis.accounts import Distances
 from analysis.advance import Advance, Clock
 from analysis.diffusion import Lags
 from analysis.forms import Filterwise, Form, Invariant, Raw, Relative
-from analysis.onepass import Passed, distances
+from analysis.onepass import Passed, cores, distances
 from analysis.results import Array, Displacements, Movement, WalkNull
 from analysis.subsets import Shared, Subset, WithoutNorms, heads, layers, slots_of
 from analysis.subspaces import run_of
@@ -123,9 +123,10 @@ def measure(
         run, tell = runs[number], clock.of(number)
         passed = distances(run, chosen.subsets, chosen.forms, memory, tell, chosen.threads)
         found = []
-        for item in passed.found:
-            found.append(_moved(run, passed, item, chosen))
-            tell(_measuring(len(run), chosen))
+        with ThreadPoolExecutor(chosen.threads or cores()) as several:
+            for moved in several.map(lambda item: _moved(run, passed, item, chosen), passed.found):
+                found.append(moved)
+                tell(_measuring(len(run), chosen))
         clock.end(number)
         return found
 
