@@ -21,7 +21,7 @@ PRODUCTS_A_PAIR = 6
 START_SECONDS = 5.0
 """What a worker usually takes to start: a fresh process imports torch and makes the problem; once for each stage."""
 FIGURES, FIGURES_A_PLANE = 9, 5
-"""How many figures a study usually has, and how many more for every plane."""
+"""How many figures a study usually has, and how many more for every plane; each strategy's eigenvalues are one more."""
 FIGURE_SECONDS = 1.7
 """What drawing a figure usually takes: once for the report and in three formats."""
 DRAWING_SECONDS = 4.0
@@ -104,7 +104,7 @@ def plan(settings: Settings, problem: Problem, workers: int, left: Left | None =
     feet = left.feet * snapshots_of(settings)
     at = len(set(settings.hessian.at)) or min(snapshots_of(settings), settings.hessian.snapshots)
     pairs = left.spectra * at * (len(problem.tasks) + 1) * settings.hessian.top
-    figures = FIGURES + FIGURES_A_PLANE * planes_of(settings)
+    figures = FIGURES + FIGURES_A_PLANE * planes_of(settings) + count
     return [
         Stage("search of learning rates", sum(left.rates), "short runs", _shared(search, sum(left.rates), workers)),
         Stage("training", runs, "runs", _shared(train, runs, workers)),

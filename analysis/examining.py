@@ -36,6 +36,7 @@ from analysis.scaling import Elementwise
 from analysis.settings import HessianSettings, ProblemName
 from analysis.subsets import Shared, Subset
 from landscape import store
+from landscape.errors import LandscapeError
 from landscape.problem import Problem
 from landscape.trajectory import Layout, Trajectory
 
@@ -118,6 +119,18 @@ def _suffix(kind: str, subset: Subset, title: str) -> str:
     return "".join(f"-{part}" for part in parts)
 
 
+EIGENVALUES = Task("eigenvalues", Shared(), "")
+"""The eigenvalues of Hessians on the shared parameters, which every study has."""
+
+
+def require(desk: Desk, chosen: HessianSettings) -> None:
+    """Raises where a subset is not there, or has fewer parameters than eigenvalues are asked for."""
+    for text in chosen.on:
+        size = sum(span.stop - span.start for span in subsets.parse(text).spans(desk.problem.layout))
+        if chosen.top > size:
+            raise LandscapeError(f"expected at most {size} eigenvalues on {text}, got {chosen.top}: ask for fewer")
+
+
 def examine(desk: Desk, chosen: HessianSettings, workers: int = 1) -> list[EigenvalueTracks]:
     """Everything that is asked for, along every run: as the file knows it, gone on with, or measured. Returns the
     eigenvalues on the first subset.
@@ -164,7 +177,7 @@ def examine(desk: Desk, chosen: HessianSettings, workers: int = 1) -> list[Eigen
 
 def _stage(wanted: Mapping[str, Sequence[Task]]) -> str:
     only = {task.what for tasks in wanted.values() for task in tasks} == {"eigenvalues"}
-    return f"{'Hessian eigenvalues' if only else 'curvature'}, products at most"
+    return "Hessian eigenvalues" if only else "curvature"
 
 
 def whole_plan(desk: Desk, chosen: HessianSettings) -> str:
@@ -193,8 +206,25 @@ def job(
     rows = chosen_rows(run, chosen)
     found: dict[str, Record] = {}
     for task in tasks:
-        found |= _WORK[task.what](problem, run, rows, chosen, task, part, tell)
+        share = _Share(_most(problem, run, chosen, task), tell)
+        found |= _WORK[task.what](problem, run, rows, chosen, task, part, share)
+        share.end()
     return found
+
+
+class _Share:
+    """Tells of work up to an amount, and in the end of what was not needed of it."""
+
+    def __init__(self, amount: int, tell: Tell) -> None:
+        self._left, self._tell = amount, tell
+
+    def __call__(self, amount: int) -> None:
+        told = min(amount, self._left)
+        self._left -= told
+        self._tell(told)
+
+    def end(self) -> None:
+        self(self._left)
 
 
 def _eigenvalues(
@@ -381,12 +411,18 @@ def _most(problem: Problem, run: Trajectory, chosen: HessianSettings, task: Task
             return sharpness.most(run, rows, _measures(chosen, task.subset)).products
 
 
-def _made(desk: Desk, chosen: HessianSettings, run: Trajectory, task: Task) -> Provenance:
+def settings_of(chosen: HessianSettings, run: Trajectory, task: Task) -> dict[str, Any]:
+    """All settings that an analysis of a run depends on."""
     settings = chosen.model_dump(include={*SETTINGS[task.what], *_OF_ALL})
     settings |= {"on": task.subset.label, "snapshots": [int(run.steps[row]) for row in chosen_rows(run, chosen)]}
     for name in ("at", "layers"):
         settings.pop(name)
-    return desk.made({run.name: desk.hashes[run.name], "data": desk.problem.data_hash}, settings)
+    return settings
+
+
+def _made(desk: Desk, chosen: HessianSettings, run: Trajectory, task: Task) -> Provenance:
+    inputs = {run.name: desk.hashes[run.name], "data": desk.problem.data_hash}
+    return desk.made(inputs, settings_of(chosen, run, task))
 
 
 def _part(desk: Desk, chosen: HessianSettings, run: Trajectory) -> Part:

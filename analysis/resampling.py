@@ -111,7 +111,7 @@ def intervals(
         high=high,
         resampled=resampled,
         level=level,
-        kind=kind.label,
+        rule=kind.label,
         method=method,
         examples=len(forms),
         seed=seed,

@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from analysis import controls, jobs
+from analysis import controls, examining, jobs
 from analysis.archive import Entry, find, safe_name
 from analysis.archive import Provenance as Made
-from analysis.desk import Progress, Results, group_of, record_hash, trajectory_hash
+from analysis.desk import Progress, Results, record_hash, trajectory_hash
 from analysis.estimates import Left, everything, points_of
 from analysis.pool import run_all
 from analysis.results import Interpolation, RateSearch, Record, Surface
@@ -119,7 +119,8 @@ class Study:
 
     def _has_eigenvalues(self, run: Trajectory, its_hash: str) -> bool:
         inputs = {run.name: its_hash, "data": self._data}
-        return self._as_chosen(f"eigenvalues/{group_of(run)}", inputs, self._settings.hessian.model_dump()) is not None
+        task, chosen = examining.EIGENVALUES, self._settings.hessian
+        return self._as_chosen(task.group(run), inputs, examining.settings_of(chosen, run, task)) is not None
 
     def _as_chosen(self, group: str, inputs: Mapping[str, str], chosen: Mapping[str, Any]) -> Record | None:
         """What the results hold of a group, if it was made from these inputs and no setting of it is another now."""

@@ -63,6 +63,10 @@ class Workbench:
         """Eigenvalues along every run, and what else is asked of the curvature; see `analysis.examining`."""
         return examining.examine(self._desk, chosen, self._workers)
 
+    def require_curvature(self, chosen: HessianSettings) -> None:
+        """Raises where the settings do not fit the problem; see `examining.require`."""
+        examining.require(self._desk, chosen)
+
     def plan_curvature(self, chosen: HessianSettings) -> str:
         """What `eigenvalues` would compute at most, in words."""
         return examining.whole_plan(self._desk, chosen)

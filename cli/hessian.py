@@ -100,6 +100,7 @@ def hessian(
         **snapshots_at(at),
     )
     with workbench(runs, out, problem, setting, device, threads, workers_for(jobs, device), quiet) as bench:
+        bench.require_curvature(chosen)
         if plan:
             text = bench.plan_curvature(chosen)
             emit({"plan": text}) if as_json else typer.echo(text)

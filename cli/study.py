@@ -103,6 +103,10 @@ class Bench:
         """As `Workbench.eigenvalues`."""
         return self._work.eigenvalues(chosen)
 
+    def require_curvature(self, chosen: HessianSettings) -> None:
+        """As `Workbench.require_curvature`."""
+        self._work.require_curvature(chosen)
+
     def plan_curvature(self, chosen: HessianSettings) -> str:
         """As `Workbench.plan_curvature`."""
         return self._work.plan_curvature(chosen)

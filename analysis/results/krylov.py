@@ -58,7 +58,7 @@ class EigenvalueIntervals(Record):
     """The values of every resample, matched to the pairs by their order."""
     level: float
     """Confidence that the sampling intervals are made for, each for itself."""
-    kind: str
+    rule: str
     """How they are made of the resampled values: `basic` or `percentile`."""
     method: str
     """How the forms of single examples were computed."""

@@ -58,7 +58,7 @@ def records(draw, kind):
             values[spec.name] = tuple(draw(st.lists(words, min_size=size, max_size=size)))
         else:
             plain = {"str": words, "int": st.integers(-(2**63), 2**63 - 1), "float": anything, "bool": st.booleans()}
-            nested = {name: getattr(results, name) for name in ("Run", "Plane", "Line", "Surface")}
+            nested = {name: getattr(results, name) for name in ("Run", "Plane", "Line", "Surface", "EigenvalueTracks")}
             values[spec.name] = draw(records(nested[spec.type]) if spec.type in nested else plain[spec.type])
     return kind(**values)
 

@@ -68,7 +68,7 @@ def test_runs_are_compared_from_the_file_once_and_again_for_nothing(trained, tmp
     assert len(first.moved) == len(runs) * 4
     assert {(c.strategy, c.subset, c.form) for c in first.contrasts} == {
         (s, on, form)
-        for s in ("independent", "control", "only-task2")
+        for s in ("independent", "control", "single")
         for on in ("shared", "head of task1")
         for form in ("raw", "relative")
     }

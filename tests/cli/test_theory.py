@@ -93,8 +93,8 @@ def test_figures_and_report_show_it(full: Desk) -> None:
         "alternation",
         "alternation-prediction",
         "alternation-remainder",
-        "gradient-agreement",
-        "cross-curvature-averaged-0",
+        "agreement-growth",
+        "curvature-tensor-averaged-0",
     }
     full.do("report", "new.h5", "--out", "new.html")
     page = (full.folder / "new.html").read_text(encoding="utf-8")

@@ -1,0 +1,64 @@
+"""The command `hessian` as its users call it: facts for scripts, a plan, figures and report, mistakes."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from analysis import archive
+from tests.cli.desk import Desk
+
+
+def test_the_table_and_the_facts_are_those_of_the_record(full: Desk) -> None:
+    ran = full.do("hessian", "run.h5", "--at", "n=2", "--top", "2", "--intervals", "20", "--out", "new.h5")
+    record = archive.load(full.folder / "new.h5", "eigenvalues/averaged-0").record
+    assert record.steps.tolist() == [0, 6]
+    value = record.values[0, 0, 0]
+    assert f"{value:.4g} ± " in ran.out
+    assert f"[{record.low[0, 0, 0]:.3g} to {record.high[0, 0, 0]:.3g}]" in ran.out
+    assert "Hessian eigenvalues" in ran.err
+    (told,) = full.do(
+        "hessian", "run.h5", "--at", "n=2", "--top", "2", "--intervals", "20", "--out", "new.h5", "--json"
+    ).json
+    np.testing.assert_array_equal(told["values"], record.values)
+    np.testing.assert_array_equal(told["high"], record.high)
+    assert (told["matrix"], told["subset"], told["products"]) == ("Hessian", "shared", record.products)
+
+
+def test_a_plan_measures_nothing(full: Desk) -> None:
+    ran = full.do("hessian", "run.h5", "--at", "last", "--density", "--plan", "--out", "none.h5")
+    assert ran.out.startswith("eigenvalues, spectrum: snapshots 1, runs 1, subsets of the parameters 1; at most ")
+    assert not (full.folder / "none.h5").exists()
+
+
+def test_everything_is_saved_drawn_and_reported(full: Desk) -> None:
+    words = ("--density", "--agreement", "--sharpness", "--layers", "--probes", "2", "--degree", "6", "--trace", "12")
+    full.do("hessian", "run.h5", "--at", "n=2", "--top", "2", "--pairs", "2", *words, "--out", "new.h5")
+    full.do("figures", "new.h5", "--out", "figs", "--format", "png")
+    drawn = {path.stem for path in (full.folder / "figs").glob("*.png")}
+    kinds = ("tracks", "layers", "density", "cumulative", "densities", "numbers", "angles", "cross-curvature")
+    kinds += ("shares", "gradients", "sharpness", "updates")
+    assert {f"{kind}-averaged-0" for kind in kinds} | {"eigenvalues"} == drawn
+    full.do("report", "new.h5", "--out", "new.html")
+    page = (full.folder / "new.html").read_text()
+    for title in ("Eigenvalues followed along training", "Spectral density", "Sharpness along training"):
+        assert title in page
+
+
+@pytest.mark.parametrize(
+    ("words", "match"),
+    [
+        (("--top", "99"), r"expected at most \d+ eigenvalues on shared, got 99: ask for fewer"),
+        (("--on", "thta"), r"no parameter matches 'thta': expected a pattern of one of .*; the nearest is 'theta'"),
+        (("--task", "tsk1"), r"unknown task 'tsk1': expected one of .*; did you mean 'task1'\?"),
+        (("--at", "5"), r"has no snapshot at step 5; the nearest is at step \d+"),
+        (("--end", "top"), r"unknown end 'top': expected one of both, largest, magnitude, smallest"),
+        (("--matrix", "hesian"), r"unknown matrix 'hesian': expected one of .*; did you mean 'hessian'\?"),
+        (("--matrix", "fisher", "--agreement"), r"expected the matrix hessian for intervals, agreement and sharpness"),
+        (("--max-memory", "much"), r"expected an amount of memory above zero, such as 2GiB"),
+        (("--density", "--trace", "3"), r"expected .* products"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
+)
+def test_mistakes_are_one_sentence(full: Desk, words: tuple[str, ...], match: str) -> None:
+    full.refuse(match, "hessian", "run.h5", *words, "--out", "never.h5")
