@@ -31,7 +31,7 @@ study: $(STAMPS)/runtime  ## install what is needed, run the default study, say 
 test: $(STAMPS)/dev  ## the quick tests
 	@$(BIN)/python -m pytest -n 2
 
-test-slow: $(STAMPS)/bench  ## the tests that take more than a few seconds
+test-slow: $(STAMPS)/dev $(STAMPS)/bench  ## the tests that take more than a few seconds
 	@$(BIN)/python -m pytest -n 2 -m slow
 
 test-docs: $(STAMPS)/dev  ## every example of README.md and docs/
