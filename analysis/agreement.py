@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from scipy.linalg import subspace_angles
 
+from analysis import subsets
 from analysis.gradients import Gradients, gradients_at, pieces_of
 from analysis.neighbourhood import Neighbourhood
 from analysis.operators import SymmetricOperator
@@ -69,7 +70,7 @@ def along(
     precision at once: at most `gradients.MOST` T n numbers.
     """
     spectrum = Spectrum(chosen.count + 1, "largest", chosen.on, chosen.accuracy, chosen.seed)
-    size = sum(span.stop - span.start for span in chosen.on.spans(problem.layout))
+    size = subsets.size(chosen.on, problem.layout)
     count = min(chosen.count, size)
     pieces = pieces_of(problem, chosen.batch, chosen.seed)
     names = (*problem.names, AVERAGE)

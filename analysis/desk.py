@@ -54,13 +54,7 @@ class Results:
 
     def known(self, group: str, made: Provenance, kind: type[Kind]) -> Kind | None:
         """What the file holds of this group, if it was made from the same inputs with the same settings."""
-        entry = archive.find(self.path, group)
-        if entry is None:
-            return None
-        same = dict(entry.provenance.inputs) == dict(made.inputs) and dict(entry.provenance.settings) == dict(
-            made.settings
-        )
-        return entry.record if same and isinstance(entry.record, kind) else None
+        return made_alike(archive.find(self.path, group), made, kind)
 
     def save(self, entries: Mapping[str, Entry], drop: Sequence[str] = ()) -> None:
         """Saves entries with the seconds since their stage began, and takes out the groups in `drop`."""
@@ -91,6 +85,14 @@ class Results:
             raise
         assert found is not None
         return found
+
+
+def made_alike(entry: Entry | None, made: Provenance, kind: type[Kind]) -> Kind | None:
+    """The record of an entry, if it was made from the same inputs with the same settings as `made` says."""
+    if entry is None or not isinstance(entry.record, kind):
+        return None
+    mine, theirs = ((dict(one.inputs), dict(one.settings)) for one in (made, entry.provenance))
+    return entry.record if mine == theirs else None
 
 
 class Desk:

@@ -13,7 +13,7 @@ import numpy as np
 from analysis import agreement, archive, densities, sharpness, subsets, summaries, tracking
 from analysis.archive import ArchiveError, Entry, Provenance, safe_name
 from analysis.densities import Measurement, Quadrature, Subject
-from analysis.desk import SAVE_EVERY, Desk, group_of, named
+from analysis.desk import SAVE_EVERY, Desk, group_of, made_alike, named
 from analysis.eigensearch import Accuracy
 from analysis.jobs import chosen_rows, problem_of
 from analysis.kinds import Fisher, GaussNewton, Hessian, Kind
@@ -46,7 +46,7 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "eigenvalues": ("top", "end", "tolerance", "products", "tasks", "intervals"),
     "spectrum": ("tasks", "probes", "degree", "trace"),
     "agreement": ("top", "tolerance", "products", "batch"),
-    "sharpness": ("tolerance", "products", "radius", "pairs", "trace"),
+    "sharpness": ("tolerance", "products", "radius", "pairs"),
 }
 """What each analysis depends on, beside what all do."""
 SUMS = ("products", "gradients", "passes")
@@ -82,11 +82,7 @@ class Part:
             entry = archive.find(self.path, group)
         except ArchiveError:
             return None
-        same = entry is not None and (dict(entry.provenance.inputs), dict(entry.provenance.settings)) == (
-            dict(self.made.inputs),
-            dict(self.made.settings),
-        )
-        return entry.record if same and entry is not None and isinstance(entry.record, kind) else None
+        return made_alike(entry, self.made, kind)
 
     def save(self, entries: Mapping[str, Record]) -> None:
         archive.save(self.path, {group: Entry(record, self.made) for group, record in entries.items()})
@@ -126,7 +122,7 @@ EIGENVALUES = Task("eigenvalues", Shared(), "")
 def require(desk: Desk, chosen: HessianSettings) -> None:
     """Raises where a subset is not there, or has fewer parameters than eigenvalues are asked for."""
     for text in chosen.on:
-        size = sum(span.stop - span.start for span in subsets.parse(text).spans(desk.problem.layout))
+        size = subsets.size(subsets.parse(text), desk.problem.layout)
         if chosen.top > size:
             raise LandscapeError(f"expected at most {size} eigenvalues on {text}, got {chosen.top}: ask for fewer")
 
@@ -153,18 +149,18 @@ def examine(desk: Desk, chosen: HessianSettings, workers: int = 1) -> list[Eigen
             checked = _operator_checks(desk.problem, todo[0], chosen)
             products = 0
 
-            def keep(index: int, found: dict[str, Record]) -> None:
+            def keep(index: int, found: dict[Task, dict[str, Record]]) -> None:
                 nonlocal products
-                entries = {}
-                for task in wanted[todo[index].name]:
-                    for group, record in found.items():
-                        if group in _groups(task, todo[index], found):
-                            made = _made(desk, chosen, todo[index], task)
-                            tests = _checks(record) + (checked if group == "eigenvalues/" + group_of(todo[0]) else ())
-                            entries[group] = Entry(record, made, tuple(named(group, test) for test in tests))
+                run, entries = todo[index], {}
+                for task, records in found.items():
+                    made = _made(desk, chosen, run, task)
+                    tests = checked if index == 0 and task == EIGENVALUES else ()
+                    for group, record in records.items():
+                        every = tuple(named(group, test) for test in (*_checks(record), *tests))
+                        entries[group] = Entry(record, made, every)
+                        products += 0 if isinstance(record, SpectrumSummary) else getattr(record, "products", 0)
                 desk.results.save(entries)
                 parts[index].path.unlink(missing_ok=True)
-                products += sum(getattr(r, "products", 0) for r in found.values() if not isinstance(r, SpectrumSummary))
 
             run_all(job, arguments, workers, desk.progress.tell, keep)
             note(f"{products} products")
@@ -200,14 +196,14 @@ def plan(desk: Desk, chosen: HessianSettings, runs: Sequence[Trajectory], wanted
 
 def job(
     name: ProblemName, path: Path, chosen: HessianSettings, tasks: Sequence[Task], part: Part, tell: Tell
-) -> dict[str, Record]:
-    """The records of some analyses of one run, by group; what is underway is saved now and then."""
+) -> dict[Task, dict[str, Record]]:
+    """The records of each of some analyses of one run, by group; what is underway is saved now and then."""
     problem, run = problem_of(name), store.open(path)
     rows = chosen_rows(run, chosen)
-    found: dict[str, Record] = {}
+    found: dict[Task, dict[str, Record]] = {}
     for task in tasks:
         share = _Share(_most(problem, run, chosen, task), tell)
-        found |= _WORK[task.what](problem, run, rows, chosen, task, part, share)
+        found[task] = _ANALYSES[task.what](_Work(problem, run, rows, chosen, task, part, share))
         share.end()
     return found
 
@@ -227,40 +223,41 @@ class _Share:
         self(self._left)
 
 
-def _eigenvalues(
-    problem: Problem,
-    run: Trajectory,
-    rows: Sequence[int],
-    chosen: HessianSettings,
-    task: Task,
-    part: Part,
-    tell: Tell,
-) -> dict[str, Record]:
-    group = task.group(run)
-    before = part.known(group, TracksUnderway)
-    if before is not None and len(before.tracks.steps) == len(rows):
-        return {group: before.tracks}
+@dataclass(frozen=True)
+class _Work:
+    """One analysis of one run, with what it needs."""
+
+    problem: Problem
+    run: Trajectory
+    rows: Sequence[int]
+    chosen: HessianSettings
+    task: Task
+    part: Part
+    tell: Tell
+
+    @property
+    def group(self) -> str:
+        return self.task.group(self.run)
+
+
+def _eigenvalues(work: _Work) -> dict[str, Record]:
+    before = work.part.known(work.group, TracksUnderway)
+    if before is not None and len(before.tracks.steps) == len(work.rows):
+        return {work.group: before.tracks}
     last, saved = before, time.monotonic()
-    for last in tracking.following(problem, run, rows, _spectrum(chosen, task.subset), tell=tell, before=before):
+    chosen = _spectrum(work.chosen, work.task.subset)
+    for last in tracking.following(work.problem, work.run, work.rows, chosen, tell=work.tell, before=before):
         if time.monotonic() - saved > SAVE_EVERY:
-            part.save({group: last})
+            work.part.save({work.group: last})
             saved = time.monotonic()
     assert last is not None
-    part.save({group: last})
-    return {group: last.tracks}
+    work.part.save({work.group: last})
+    return {work.group: last.tracks}
 
 
-def _densities(
-    problem: Problem,
-    run: Trajectory,
-    rows: Sequence[int],
-    chosen: HessianSettings,
-    task: Task,
-    part: Part,
-    tell: Tell,
-) -> dict[str, Record]:
-    names = densities.names_of(problem, chosen.tasks)
-    kind = KINDS[chosen.matrix]
+def _densities(work: _Work) -> dict[str, Record]:
+    problem, run, chosen, task, part = work.problem, work.run, work.chosen, work.task, work.part
+    names, kind = densities.names_of(problem, chosen.tasks), KINDS[chosen.matrix]
 
     def operators(of: Problem, theta: Any, buffers: Any) -> Any:
         return hessians(of, theta, buffers, task.subset, kind, _product(chosen))
@@ -269,77 +266,60 @@ def _densities(
         tail = f"{safe_name(operator)}/{step}"
         return f"{task.group(run, 'density')}/{tail}", f"{task.group(run, 'moments')}/{tail}"
 
+    def placed(one: densities.Spectrum) -> dict[str, Record]:
+        return dict(zip(groups(one.density.step, one.density.operator), (one.density, one.moments), strict=True))
+
     def known() -> Iterator[densities.Spectrum]:
-        for row in rows:
+        for row in work.rows:
             for operator in names:
                 places = groups(int(run.steps[row]), operator)
                 density, moments = part.known(places[0], Density), part.known(places[1], Moments)
                 if density is not None and moments is not None:
                     yield densities.Spectrum(density, moments)
 
-    def save(one: densities.Spectrum) -> None:
-        places = groups(one.density.step, one.density.operator)
-        part.save({places[0]: one.density, places[1]: one.moments})
-
-    subject = Subject(matrix=kind.label, subset=task.subset.label)
     found = summaries.measure(
-        problem, run, rows, _measurement(chosen), names, operators, subject, tuple(known()), save, tell
+        problem,
+        run,
+        work.rows,
+        _measurement(chosen),
+        names,
+        operators,
+        Subject(matrix=kind.label, subset=task.subset.label),
+        tuple(known()),
+        lambda one: part.save(placed(one)),
+        work.tell,
     )
-    records: dict[str, Record] = {task.group(run): found.summary}
+    records: dict[str, Record] = {work.group: found.summary}
     for one in found.spectra:
-        places = groups(one.density.step, one.density.operator)
-        records |= {places[0]: one.density, places[1]: one.moments}
+        records |= placed(one)
     return records
 
 
-def _agreement(
-    problem: Problem,
-    run: Trajectory,
-    rows: Sequence[int],
-    chosen: HessianSettings,
-    task: Task,
-    part: Part,
-    tell: Tell,
-) -> dict[str, Record]:
-    compared = _compared(chosen, task.subset)
+def _agreement(work: _Work) -> dict[str, Record]:
+    compared = _compared(work.chosen, work.task.subset)
     return _snapshot_by_snapshot(
-        TaskAgreement, lambda row: agreement.along(problem, run, [row], compared, tell), run, rows, task, part
+        work, TaskAgreement, lambda row: agreement.along(work.problem, work.run, [row], compared, work.tell)
     )
 
 
-def _sharpness(
-    problem: Problem,
-    run: Trajectory,
-    rows: Sequence[int],
-    chosen: HessianSettings,
-    task: Task,
-    part: Part,
-    tell: Tell,
-) -> dict[str, Record]:
-    measures = _measures(chosen, task.subset)
+def _sharpness(work: _Work) -> dict[str, Record]:
+    measures = _measures(work.chosen, work.task.subset)
     return _snapshot_by_snapshot(
-        Sharpness, lambda row: sharpness.along(problem, run, [row], measures, None, tell), run, rows, task, part
+        work, Sharpness, lambda row: sharpness.along(work.problem, work.run, [row], measures, None, work.tell)
     )
 
 
-def _snapshot_by_snapshot(
-    kind: type[Kept],
-    measured: Callable[[int], Kept],
-    run: Trajectory,
-    rows: Sequence[int],
-    task: Task,
-    part: Part,
-) -> dict[str, Record]:
+def _snapshot_by_snapshot(work: _Work, kind: type[Kept], measured: Callable[[int], Kept]) -> dict[str, Record]:
     """Every snapshot by itself, so that those of an interrupted run are what they would be in a whole one."""
     found: list[Kept] = []
-    for row in rows:
-        place = f"{task.group(run)}-{run.steps[row]}"
-        one = part.known(place, kind)
+    for row in work.rows:
+        place = f"{work.group}-{work.run.steps[row]}"
+        one = work.part.known(place, kind)
         if one is None:
             one = measured(row)
-            part.save({place: one})
+            work.part.save({place: one})
         found.append(one)
-    return {task.group(run): joined(found)}
+    return {work.group: joined(found)}
 
 
 def joined(parts: Sequence[Kept]) -> Kept:
@@ -354,7 +334,7 @@ def joined(parts: Sequence[Kept]) -> Kept:
     return replace(parts[0], **changes)
 
 
-_WORK: dict[str, Callable[..., dict[str, Record]]] = {
+_ANALYSES: dict[str, Callable[[_Work], dict[str, Record]]] = {
     "eigenvalues": _eigenvalues,
     "spectrum": _densities,
     "agreement": _agreement,
@@ -399,12 +379,13 @@ def _measures(chosen: HessianSettings, on: Subset) -> sharpness.Measures:
 
 def _most(problem: Problem, run: Trajectory, chosen: HessianSettings, task: Task) -> int:
     rows = chosen_rows(run, chosen)
-    size = sum(span.stop - span.start for span in task.subset.spans(problem.layout))
     match task.what:
         case "eigenvalues":
             return tracking.most_products(run, rows, _spectrum(chosen, task.subset))
         case "spectrum":
-            return densities.products(problem, len(rows), _measurement(chosen), chosen.tasks, size)
+            return densities.products(
+                problem, len(rows), _measurement(chosen), chosen.tasks, subsets.size(task.subset, problem.layout)
+            )
         case "agreement":
             return agreement.most_products(run, rows, _compared(chosen, task.subset))
         case _:
@@ -421,27 +402,21 @@ def settings_of(chosen: HessianSettings, run: Trajectory, task: Task) -> dict[st
 
 
 def _made(desk: Desk, chosen: HessianSettings, run: Trajectory, task: Task) -> Provenance:
-    inputs = {run.name: desk.hashes[run.name], "data": desk.problem.data_hash}
-    return desk.made(inputs, settings_of(chosen, run, task))
+    return desk.made(_inputs(desk, run), settings_of(chosen, run, task))
+
+
+def _inputs(desk: Desk, run: Trajectory) -> dict[str, str]:
+    return {run.name: desk.hashes[run.name], "data": desk.problem.data_hash}
 
 
 def _part(desk: Desk, chosen: HessianSettings, run: Trajectory) -> Part:
     results = desk.results.path
-    inputs = {run.name: desk.hashes[run.name], "data": desk.problem.data_hash}
-    return Part(results.with_name(f".{results.name}.{group_of(run)}.part"), desk.made(inputs, chosen.model_dump()))
+    made = desk.made(_inputs(desk, run), chosen.model_dump())
+    return Part(results.with_name(f".{results.name}.{group_of(run)}.part"), made)
 
 
 def _is_known(desk: Desk, chosen: HessianSettings, run: Trajectory, task: Task) -> bool:
     return desk.results.known(task.group(run), _made(desk, chosen, run, task), Record) is not None
-
-
-def _groups(task: Task, run: Trajectory, found: Mapping[str, Record]) -> set[str]:
-    """Those of some groups that an analysis has made."""
-    own = {task.group(run)}
-    if task.what == "spectrum":
-        heads = tuple(f"{task.group(run, what)}/" for what in ("density", "moments"))
-        own |= {group for group in found if group.startswith(heads)}
-    return own
 
 
 def _checks(record: Record) -> tuple[Check, ...]:

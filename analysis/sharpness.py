@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analysis import subsets
 from analysis.critical import LineSearch, critical_rates, line_curvature
 from analysis.neighbourhood import Neighbourhood
 from analysis.operators import SymmetricOperator, hessians
@@ -21,7 +22,7 @@ from analysis.subsets import Everything, Shared, Subset
 from analysis.subspaces import run_of
 from landscape.errors import LandscapeError
 from landscape.problem import Problem
-from landscape.trajectory import Layout, Trajectory
+from landscape.trajectory import Trajectory
 
 Trace = Callable[[SymmetricOperator], Estimate]
 """An estimate of an operator's trace."""
@@ -100,7 +101,7 @@ def along(
     warm: dict[tuple[str, str], Tensor] = {}
     for row in rows:
         spots.append(_measured(problem, trajectory.theta[row], trajectory.buffers[row], chosen, trace, warm, tell))
-    size = _size(problem.layout, chosen.on)
+    size = subsets.size(chosen.on, problem.layout)
     line = step_line(trajectory.provenance)
     whole = isinstance(chosen.on, Shared | Everything)
     names = tuple(_Spot.__dataclass_fields__)[3:]
@@ -229,7 +230,3 @@ def _along_updates(
         np.stack(column) for column in zip(*found, strict=True)
     )
     return int(finite[:-1].sum()) * len(tasks)
-
-
-def _size(layout: Layout, on: Subset) -> int:
-    return sum(span.stop - span.start for span in on.spans(layout))

@@ -156,6 +156,11 @@ class WithoutNorms:
         return _some(layout.merged(kept), f"nothing is left of the subset {self.inner.label!r} without norm layers")
 
 
+def size(subset: Subset, layout: Layout) -> int:
+    """How many parameters a subset has."""
+    return sum(span.stop - span.start for span in subset.spans(layout))
+
+
 def module_of(name: str) -> str:
     """The name of the module that a tensor belongs to."""
     return name.rpartition(".")[0]
@@ -179,9 +184,7 @@ def slots_of(subset: Subset, layout: Layout) -> tuple[Slot, ...]:
 
 def tensors(layout: Layout, within: Subset = Everything()) -> dict[str, Tensors]:
     """Every tensor of a subset as a subset of its own, by name, in the layout's order."""
-    spans = within.spans(layout)
-    inside = [slot for slot in layout.slots if slot.size and any(_overlap(slot.span, span) for span in spans)]
-    return {slot.name: Tensors((slot.name,)) for slot in inside}
+    return {slot.name: Tensors((slot.name,)) for slot in slots_of(within, layout)}
 
 
 def layers(layout: Layout, within: Subset = Everything()) -> dict[str, Tensors]:
@@ -229,7 +232,3 @@ def _no_match(pattern: str, names: list[str]) -> LandscapeError:
 
 def _few(names: list[str]) -> str:
     return ", ".join(names) if len(names) <= 8 else f"{', '.join(names[:4])}, ... {names[-1]} ({len(names)} tensors)"
-
-
-def _overlap(a: slice, b: slice) -> bool:
-    return bool(a.start < b.stop and b.start < a.stop)

@@ -9,6 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analysis import subsets
+from analysis.curvature import weights_of
 from analysis.curves_kept import Kept
 from analysis.eigenpairs import CheckSum, ResidualCheck, top_eigenpairs
 from analysis.eigensearch import Accuracy
@@ -60,8 +62,7 @@ class Spectrum:
 
     def size(self, layout: Layout) -> int:
         """How many pairs there are: no more than parameters."""
-        entries: int = sum(span.stop - span.start for span in self.on.spans(layout))
-        return min(self.count, entries)
+        return min(self.count, subsets.size(self.on, layout))
 
     def names(self, tasks: Sequence[str]) -> tuple[str, ...]:
         """The operators in order: tasks, then the average."""
@@ -229,13 +230,11 @@ def _intervals(
     pairs = here.pairs[name]
     if not chosen.resamples or preconditioned is not None or not np.isfinite(pairs.values).all():
         return None
-    count = len(problem.names)
-    weights = [1 / count] * count if name == AVERAGE else [float(name == task) for task in problem.names]
     return intervals(
         problem,
         trajectory.theta[here.row],
         trajectory.buffers[here.row],
-        weights,
+        weights_of(problem, name),
         pairs,
         chosen.on,
         resamples=chosen.resamples,

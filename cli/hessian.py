@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -128,7 +129,7 @@ def _rows(record: Any) -> list[list[str]]:
 def _value(record: Any, snapshot: int, operator: int, pair: int) -> str:
     at = (snapshot, operator, pair)
     text = f"{record.values[at]:.4g} ± {record.residuals[at]:.1g}"
-    if record.level == record.level:
+    if math.isfinite(record.level):
         text += f" [{record.low[at]:.3g} to {record.high[at]:.3g}]"
     return text if record.resolved[at] else f"{text} (not resolved)"
 
