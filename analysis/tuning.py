@@ -33,13 +33,16 @@ GROUPS = (4, 8, 16, 32, 64)
 BRIEF = 1e-3
 """Seconds in which a CPU evaluates 8 examples, at most, of a model that is tried with several points in one launch."""
 
-NOISE = 0.05
+NOISE = 0.03
 """By which share another engine has to be faster to be preferred to one that was tried before it."""
 
 WASTE = 1.25
 """Bytes for every byte of tensors, for what lies between them."""
 
-REPEATS = 3
+PER_TIMING = 120
+"""Timings that fill the budget."""
+
+REPEATS = 4
 """Timings of each engine, in turn with the best so far; the least counts, since other work only adds to them."""
 
 
@@ -50,7 +53,7 @@ class Budget:
     """
 
     memory: int | None = None
-    seconds: float = 2.0
+    seconds: float = 6.0
 
 
 @dataclass(frozen=True)
@@ -77,8 +80,8 @@ def choose(problem: Problem, space: Subspace, conditions: Conditions, budget: Bu
 
     Micro-batches are powers of two from 8 to the number of examples, and this number; points go one after another, and,
     on a GPU or where 8 examples take less than a millisecond, 4, 8, ..., 64 together. An engine is timed on some
-    examples, three times in turn with the best so far, and the least is scaled to all of them. It is preferred to one
-    tried before if it is faster by more than 5 %; two in a row that are not end the search, and so does the time. What
+    examples, four times in turn with the best so far, and the least is scaled to all of them. It is preferred to one
+    tried before if it is faster by more than 3 %; two in a row that are not end the search, and so does the time. What
     the conditions' statistics and heads take at each point is in the seconds and the bytes.
 
     Bytes are the peak of all tensors held while a point is measured, of the sums over examples and of the preparation
@@ -259,7 +262,7 @@ class _Bench:
                 return None
             if not self.tried:
                 taken = min(_seconds(once, device) for _ in range(REPEATS))
-                self._some, self.brief = int(self._budget.seconds / 100 / taken * size), taken < BRIEF
+                self._some, self.brief = int(self._budget.seconds / PER_TIMING / taken * size), taken < BRIEF
         except (RuntimeError, MemoryError) as error:
             if not memory.ran_out(error):
                 raise

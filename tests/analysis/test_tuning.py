@@ -58,14 +58,16 @@ def test_the_micro_batch_is_the_largest_before_examples_become_dear(monkeypatch)
     # 1 ms a call; an example costs 1 ms up to 64 at once, three times that with more.
     machine = Machine(monkeypatch, 1e-3, lambda count: 1e-3 if count <= 64 else 3e-3)
     choice = chosen(machine.watch(cases.make("plain", examples=1024)))
-    # From 16 to 32 a point gets faster by 1024 / 16 - 1024 / 32 = 32 of 1,088 ms: less than 5 %. From 8 by 6 %.
-    assert choice.engine == Sequential(16)
-    assert [each.engine.micro_batch for each in choice.tried] == [8, 16, 32, 64], "two in a row that are not better"
-    assert choice.seconds == pytest.approx(1.024 + 1.024 / 16)
-    assert [each.seconds for each in choice.tried] == pytest.approx([1.024 + 1.024 / size for size in (8, 16, 32, 64)])
+    # From 16 to 32 a point gets faster by 1024 / 16 - 1024 / 32 = 32 of 1,088 ms, less than 3 %; to 64 by 4 %.
+    assert choice.engine == Sequential(64)
+    sizes = [8, 16, 32, 64, 128, 256]
+    assert [each.engine.micro_batch for each in choice.tried] == sizes, "two in a row that are not better"
+    assert choice.seconds == pytest.approx(1.024 + 1.024 / 64)
+    expected = [1.024 + 1.024 / size if size <= 64 else 3.072 + 1.024 / size for size in sizes]
+    assert [each.seconds for each in choice.tried] == pytest.approx(expected)
 
 
-@pytest.mark.parametrize(("gain", "best"), [(0.04, 8), (0.06, 16)])
+@pytest.mark.parametrize(("gain", "best"), [(0.02, 8), (0.04, 16)])
 def test_a_gain_within_noise_is_none(monkeypatch, gain, best):
     machine = Machine(monkeypatch, 0.0, lambda count: 1e-2 if count <= 8 else 1e-2 * (1 - gain))
     assert chosen(machine.watch(cases.make("plain", examples=64))).engine == Sequential(best)
@@ -119,8 +121,8 @@ def test_a_loss_that_cannot_be_vectorised_is_evaluated_one_point_after_another(m
 
 def test_choosing_ends_with_its_time(monkeypatch):
     machine = Machine(monkeypatch, 1.0, level(0.0))
-    choice = chosen(machine.watch(cases.make("plain", examples=1000)), seconds=10.0)
-    assert len(choice.tried) == 2, "each takes three calls, and as many of the best so far"
+    choice = chosen(machine.watch(cases.make("plain", examples=1000)), seconds=14.0)
+    assert len(choice.tried) == 2, "each takes four calls, and as many of the best so far"
     assert machine.calls < 25
 
 
