@@ -91,7 +91,7 @@ def _of_one_task(loss: Weighted, task: int) -> Weighted:
 def _nodes(loss: Weighted, of_gradient: bool = False) -> list[Any]:
     """All nodes of the graph of a loss of two examples, or of its gradient."""
     leaves = {name: loss.local.state[name].detach().requires_grad_() for name in loss.columns.names}
-    with torch.enable_grad(), twice_differentiable():
+    with twice_differentiable():
         ends = [loss.total({**loss.local.state, **leaves}, loss.data[:2])]
         if of_gradient and ends[0].requires_grad:
             found: Sequence[Tensor | None] = torch.autograd.grad(
@@ -120,7 +120,7 @@ def non_finite(block: Block) -> NonFiniteProduct:
         for number, batch in enumerate(reference.pieces):
             if bool(torch.isfinite(one.of_piece(number, drawn)).all()):
                 continue
-            with torch.no_grad(), twice_differentiable():
+            with twice_differentiable(), torch.no_grad():
                 loss = one.block.loss.total(block.loss.local.state, batch)
             with twice_differentiable():
                 slope = gradient(one.block.loss, block.loss.local.state, batch)

@@ -74,6 +74,7 @@ class Location:
         """The block of the whole matrix with these rows and columns."""
         return CrossBlock(self, of, (rows, columns), kind, product)
 
+    @torch.inference_mode(False)
     def gradient(self, of: Weights = AVERAGE, on: Subset = Shared()) -> Tensor:
         """Gradient [n] of the weighted loss, in float64. Cost: one gradient of all examples."""
         block = self.block(of, on, on, Hessian())
@@ -122,6 +123,7 @@ class _Working:
         self._running: Running | None = None
         self.notes: list[str] = []
 
+    @torch.inference_mode(False)
     def running(self) -> Running:
         if self._running is None:
             with no_second_derivative(self.block):
@@ -130,9 +132,10 @@ class _Working:
                 self._running, self.notes = opened(self.block, self._asked)
         return self._running
 
+    @torch.inference_mode(False)
     def product(self, given: Tensor) -> Tensor:
         problem = self.block.problem
-        vectors = given.to(problem.device, problem.dtype)
+        vectors = (given.clone() if given.is_inference() else given).to(problem.device, problem.dtype)
         while True:
             running = self.running()
             try:

@@ -94,20 +94,20 @@ class Local:
     def uses_attention(self) -> bool:
         """Whether the model calls the attention that torch has fused kernels for. One forward pass of two examples."""
         watch = _Watch()
-        with torch.no_grad(), twice_differentiable(), watch:
+        with twice_differentiable(), torch.no_grad(), watch:
             self.predictions(self.state, self.problem.evaluation[:2].inputs)
         return watch.seen
 
 
 @contextlib.contextmanager
 def twice_differentiable() -> Iterator[None]:
-    """Attention by the mathematical kernel, and transformer layers operation by operation: the fused ones have no
-    second derivative.
+    """Gradients wherever the caller stands; attention by the mathematical kernel, and transformer layers operation by
+    operation: the fused ones have no second derivative.
     """
     fused = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with sdpa_kernel(SDPBackend.MATH):
+        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fused)

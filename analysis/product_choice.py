@@ -42,13 +42,13 @@ NOISE = 0.03
 REPEATS = 3
 """Timings of each way, in turn with the best so far; the least counts, since other work only adds to them."""
 
-RECORDING = 1.5
-"""Seconds that recording usually takes: ways that need it are tried where they can save as much."""
+RECORDING = 0.1
+"""Seconds that recording takes, about: ways that need it are tried where they can save as much."""
 
 WORTH = 0.5
 """Seconds for all products that are expected, below which nothing is timed: the problem's micro-batch will do."""
 
-BRIEF = 0.05
+BRIEF = 0.03
 """Seconds of a timing, about: as many examples are taken."""
 
 
@@ -116,7 +116,7 @@ def _key(block: Block, auto: Auto) -> str:
     return kept_choices.key_of(
         block.problem,
         {
-            "block": [repr(block.kind), len(loss.weights), loss.rows.names, loss.columns.names],
+            "block": [repr(block.kind), loss.rows.names, loss.columns.names],
             "examples": [len(loss.data), repr(shapes((loss.data.inputs, loss.data.targets)))],
             "auto": repr(auto),
         },
@@ -159,18 +159,22 @@ class _Bench:
         return (new if new.beats(holder) else holder), True
 
     def _of_recorded(self, holder: _Trial) -> _Trial:
-        """Recording takes long, so one size is enough, and one way that works."""
+        """One way that works is enough, with the best micro-batch so far and with half of it: what is kept is much."""
         size = holder.way.micro_batch or self._count
         compiled = self._auto.compiled
         if compiled is None:
             compiled = self._block.problem.device.type == "cuda"
-        for inner in (ForwardOverReverse(size), ReverseOverReverse(size)):
-            for way in (Linearised(inner), Recorded(inner)):
-                holder, works = self._better(way, holder)
-                if works and compiled:
-                    holder, _ = self._better(CompiledProduct(way), holder)
-                if works:
-                    return holder
+        for inner in (ForwardOverReverse, ReverseOverReverse):
+            for kind in (Linearised, Recorded):
+                holder, works = self._better(kind(inner(size)), holder)
+                if not works:
+                    continue
+                if size > 1 and not self._auto.micro_batch:
+                    holder, _ = self._better(kind(inner(size // 2)), holder)
+                if compiled:
+                    best = holder.way if isinstance(holder.way, Linearised | Recorded) else kind(inner(size))
+                    holder, _ = self._better(CompiledProduct(best), holder)
+                return holder
         return holder
 
     def _climb(self) -> _Trial:

@@ -12,7 +12,11 @@ from torch.func import functionalize
 from torch.fx import Graph, GraphModule, Node
 from torch.utils._pytree import tree_leaves
 
+from analysis.operations import DTYPE, written_down
 from landscape.errors import LandscapeError
+
+ADD, SUBTRACT, MULTIPLY = torch.ops.aten.add.Tensor, torch.ops.aten.sub.Tensor, torch.ops.aten.mul.Tensor
+_FLOATS = ({torch.float32}, {torch.float64})
 
 Function: TypeAlias = Callable[[list[Tensor], list[Tensor]], list[Tensor]]
 """From the tensors of a vector and all else that may change to the tensors of a product, linear in the former."""
@@ -44,24 +48,24 @@ def record(function: Function, vector: list[Tensor], given: list[Tensor]) -> Rec
     """Runs a product once and writes down its operations, so that it can be run on other tensors of these shapes.
 
     Operations that write into tensors are replaced by ones that make new tensors: what is kept stays what it is.
-    Numbers that Python reads from a tensor cannot be recorded, and raise.
 
-    Cost: some milliseconds an operation; nothing of autograd is left in what was recorded.
+    Cost: that of `written_down`, once or twice; nothing of autograd is left in what was recorded.
 
     Raises:
+        LandscapeError: a number or a shape depends on the values of a tensor, or an operation writes into what was
+            given.
         RuntimeError, or whatever else torch raises: the function cannot be recorded.
     """
-    from torch.fx.experimental.proxy_tensor import make_fx  # takes a second to import
-
     count = len(vector)
 
     def flat(*tensors: Tensor) -> tuple[Tensor, ...]:
         return tuple(function(list(tensors[:count]), list(tensors[count:])))
 
-    made = make_fx(flat)(*vector, *given)
+    tensors = [*vector, *given]
+    made = written_down(flat, tensors)
     _copy_rather_than_write(made.graph)
     if any(_writes(node) for node in made.graph.nodes):
-        made = make_fx(functionalize(made, remove="mutations"))(*vector, *given)
+        made = written_down(functionalize(flat, remove="mutations"), tensors)
     if any(_writes(node) for node in made.graph.nodes):
         raise LandscapeError("expected a product without operations that write into their inputs")
     _share(made.graph)
@@ -163,6 +167,8 @@ def _divided(made: GraphModule, count: int) -> Recording:
     first, second = Graph(), Graph()
     before = {node: first.placeholder(node.name) for node in given}
     after = {node: second.placeholder(node.name) for node in (*vector, *needed)}
+    for node, place in after.items():
+        place.meta.update(node.meta)
     for node in nodes:
         if node.op in ("placeholder", "output"):
             continue
@@ -171,7 +177,37 @@ def _divided(made: GraphModule, count: int) -> Recording:
     first.output(tuple(before[node] for node in needed))
     second.output(tuple(after[node] for node in results))
     first.eliminate_dead_code()
+    _multiply_and_add_at_once(second)
     return Recording(GraphModule(made, first), GraphModule(made, second), len(second.nodes))
+
+
+def _multiply_and_add_at_once(graph: Graph) -> None:
+    """x + a b as one operation, which goes through memory once, where nobody else looks at a b."""
+    for node in list(graph.nodes):
+        if node.target not in (ADD, SUBTRACT) or node.kwargs or not _of_one_float_type(node):
+            continue
+        one, other = node.args
+        if node.target is ADD and not _is_a_product_for(node, other):
+            one, other = other, one
+        if one is other or not _is_a_product_for(node, other):
+            continue
+        with graph.inserting_before(node):
+            sign = 1 if node.target is ADD else -1
+            fused = graph.call_function(torch.ops.aten.addcmul.default, (one, *other.args), {"value": sign})
+        fused.meta.update(node.meta)
+        node.replace_all_uses_with(fused)
+        graph.erase_node(node)
+        graph.erase_node(other)
+
+
+def _is_a_product_for(node: Node, other: Node) -> bool:
+    return other.target is MULTIPLY and list(other.users) == [node] and _of_one_float_type(other)
+
+
+def _of_one_float_type(node: Node) -> bool:
+    """Whether two tensors of the same floating-point type are combined into one of it."""
+    types = {one.meta.get(DTYPE) for one in (node, *node.all_input_nodes)}
+    return len(node.args) == 2 and all(isinstance(one, Node) for one in node.args) and types in _FLOATS
 
 
 def shapes(tree: Any) -> tuple[Any, ...]:

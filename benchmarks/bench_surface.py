@@ -1,8 +1,8 @@
 """A surface of three tasks: against peers, against the forward passes that it is made of, and against one task.
 
 Peers have a process of their own: an engine of ours has the allocator keep freed memory (`analysis.memory.keep_freed`),
-which in the same process would make them faster than they are by themselves. So have the bare forward passes, with freed
-memory kept. All take turns, round by round.
+which in the same process would make them faster than they are by themselves. So have the bare forward passes, with
+freed memory kept. All take turns, round by round.
 
 Landscaper asks for numpy below 2 (through topopy), so no extra can name it; it is measured where it has been installed
 without its dependencies: `pip install --no-deps landscaper topopy nglpy; pip install gudhi treelib coloraide drawsvg`.

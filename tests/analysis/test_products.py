@@ -66,6 +66,20 @@ def test_every_way_gives_the_reference_products(case, kind):
             assert not operator.notes
 
 
+@pytest.mark.parametrize("kind", [Hessian(), GaussNewton(), Fisher()], ids=lambda kind: type(kind).__name__)
+@pytest.mark.parametrize("without", [torch.no_grad, torch.inference_mode])
+def test_products_and_gradients_are_the_same_where_the_caller_has_switched_gradients_off(kind, without):
+    problem = cases.make("batch norm")
+    for way in (*EXACT, AUTO):
+        outside, inside = (at(problem).operator(kind=kind, product=way) for _ in range(2))
+        v = block_for(outside)
+        expected = outside @ v, outside.gradient()
+        with without():
+            found = inside @ v, inside.gradient()
+        for one, other in zip(found, expected, strict=True):
+            assert (one - other).norm() <= 1e-12 * other.norm()  # AUTO may choose another way
+
+
 def test_recordings_hold_at_another_theta_and_for_other_buffers():
     problem = cases.make("batch norm")
     theta, buffers = problem.initial(0)
