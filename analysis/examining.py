@@ -30,6 +30,7 @@ from analysis.results import (
     Sharpness,
     SpectrumSummary,
     TaskAgreement,
+    Traces,
     TracksUnderway,
 )
 from analysis.scaling import Elementwise
@@ -45,6 +46,7 @@ _OF_ALL = ("at", "snapshots", "on", "layers", "matrix", "seed", "max_memory")
 SETTINGS: dict[str, tuple[str, ...]] = {
     "eigenvalues": ("top", "end", "tolerance", "products", "tasks", "intervals"),
     "spectrum": ("tasks", "probes", "degree", "trace"),
+    "trace": ("tasks", "trace"),
     "agreement": ("top", "tolerance", "products", "batch"),
     "sharpness": ("tolerance", "products", "radius", "pairs"),
 }
@@ -94,6 +96,7 @@ def tasks_of(chosen: HessianSettings, layout: Layout) -> list[Task]:
         what
         for what, asked in (
             ("spectrum", chosen.density),
+            ("trace", chosen.traces and not chosen.density),
             ("agreement", chosen.agreement),
             ("sharpness", chosen.sharpness),
         )
@@ -169,6 +172,18 @@ def examine(desk: Desk, chosen: HessianSettings, workers: int = 1) -> list[Eigen
         desk.results.known(first.group(run), _made(desk, chosen, run, first), EigenvalueTracks) for run in desk.runs
     ]
     return [one for one in known if one is not None]
+
+
+def traces(desk: Desk, chosen: HessianSettings) -> list[Traces | SpectrumSummary]:
+    """What the file knows of traces and norms along the runs, on the first subset, where they were asked for."""
+    kinds: dict[str, type[Traces] | type[SpectrumSummary]] = {"trace": Traces, "spectrum": SpectrumSummary}
+    tasks = [task for task in tasks_of(chosen, desk.problem.layout) if task.what in kinds]
+    found: list[Traces | SpectrumSummary | None] = [
+        desk.results.known(task.group(run), _made(desk, chosen, run, task), kinds[task.what])
+        for task in tasks[:1]
+        for run in desk.runs
+    ]
+    return [one for one in found if one is not None]
 
 
 def _stage(wanted: Mapping[str, Sequence[Task]]) -> str:
@@ -295,6 +310,22 @@ def _densities(work: _Work) -> dict[str, Record]:
     return records
 
 
+def _traces(work: _Work) -> dict[str, Record]:
+    chosen, kind = work.chosen, KINDS[work.chosen.matrix]
+
+    def operators(of: Problem, theta: Any, buffers: Any) -> Any:
+        return hessians(of, theta, buffers, work.task.subset, kind, _product(chosen))
+
+    def measured(row: int) -> Traces:
+        names, subject = chosen.tasks, Subject(matrix=kind.label, subset=work.task.subset.label)
+        way, count = _measurement(chosen).way, chosen.trace
+        return summaries.traces_along(
+            work.problem, work.run, [row], way, count, names, operators, subject, chosen.seed, work.tell
+        )
+
+    return _snapshot_by_snapshot(work, Traces, measured)
+
+
 def _agreement(work: _Work) -> dict[str, Record]:
     compared = _compared(work.chosen, work.task.subset)
     return _snapshot_by_snapshot(
@@ -337,6 +368,7 @@ def joined(parts: Sequence[Kept]) -> Kept:
 _ANALYSES: dict[str, Callable[[_Work], dict[str, Record]]] = {
     "eigenvalues": _eigenvalues,
     "spectrum": _densities,
+    "trace": _traces,
     "agreement": _agreement,
     "sharpness": _sharpness,
 }
@@ -386,6 +418,9 @@ def _most(problem: Problem, run: Trajectory, chosen: HessianSettings, task: Task
             return densities.products(
                 problem, len(rows), _measurement(chosen), chosen.tasks, subsets.size(task.subset, problem.layout)
             )
+        case "trace":
+            each = _measurement(chosen).way.cost(chosen.trace, subsets.size(task.subset, problem.layout))
+            return len(rows) * len(densities.names_of(problem, chosen.tasks)) * each
         case "agreement":
             return agreement.most_products(run, rows, _compared(chosen, task.subset))
         case _:

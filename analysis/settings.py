@@ -211,6 +211,7 @@ class HessianSettings(_Section):
     matrix: str = Field("hessian", description="hessian, gauss-newton or fisher")
     intervals: int = Field(0, ge=0, description="resamples of the examples for sampling intervals; 0: none")
     density: bool = Field(False, description="also densities, traces, norms, negative shares and effective ranks")
+    traces: bool = Field(False, description="also traces, norms and effective ranks, without densities")
     probes: int = Field(10, ge=1, description="of a density")
     degree: int = Field(80, ge=1, description="Lanczos products a probe")
     trace: int = Field(60, ge=1, description="products of a trace and of a Frobenius norm")

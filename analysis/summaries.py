@@ -7,10 +7,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from analysis.densities import HESSIANS, Measurement, Operators, Spectrum, Subject, along, names_of, quantile
+from analysis.densities import (
+    HESSIANS,
+    Measurement,
+    Operators,
+    Spectrum,
+    Subject,
+    along,
+    moments,
+    names_of,
+    quantile,
+)
 from analysis.operators import hessians
-from analysis.results import Array, Check, Density, Estimate, Moments, SpectrumSummary
+from analysis.results import Array, Check, Density, Estimate, Moments, SpectrumSummary, Traces
 from analysis.results.densities import mean_over_probes
+from analysis.subspaces import run_of
+from analysis.traces import Way, XTrace
 from landscape.errors import LandscapeError
 from landscape.problem import Problem
 from landscape.trajectory import Trajectory
@@ -140,6 +152,57 @@ def measure(
     steps = [int(trajectory.steps[row]) for row in rows]
     wanted = [had[step, name] for step in steps for name in names_of(problem, names)]
     return RunSpectra(tuple(wanted), summarise(wanted))
+
+
+def traces_along(
+    problem: Problem,
+    trajectory: Trajectory,
+    rows: Sequence[int],
+    way: Way = XTrace(),
+    products: int = 60,
+    names: Sequence[str] = (),
+    operators: Operators = hessians,
+    subject: Subject = HESSIANS,
+    seed: int = 0,
+    progress: Callable[[int], None] = lambda products: None,
+) -> Traces:
+    """Trace, Frobenius norm and tr(H)^2 / ||H||_F^2 of every operator at some snapshots of a run, without densities.
+
+    The samples are those that `measure` takes with the same way, products and seed, so the numbers are the same. Other
+    arguments as `densities.along`. Cost: `way.cost` products for each snapshot and operator.
+    """
+    problem.layout.require(trajectory.layout, str(trajectory.path))
+    chosen = names_of(problem, names)
+    table: list[list[Moments]] = []
+    for row in rows:
+        found = operators(problem, trajectory.theta[row], trajectory.buffers[row])
+        table.append([])
+        for name in chosen:
+            table[-1].append(moments(found[name], way, products, seed, 1))
+            progress(table[-1][-1].products)
+    numbers = {
+        "trace": [[one.trace_estimate for one in line] for line in table],
+        "frobenius": [[one.frobenius for one in line] for line in table],
+        "participation": [[participation(one) for one in line] for line in table],
+    }
+    values = {name: np.array([[one.value for one in line] for line in lines]) for name, lines in numbers.items()}
+    errors = {f"{n}_stderr": np.array([[one.stderr for one in line] for line in lines]) for n, lines in numbers.items()}
+    return Traces(
+        run=run_of(trajectory),
+        operators=chosen,
+        matrix=subject.matrix,
+        subset=subject.subset,
+        steps=trajectory.steps[list(rows)],
+        size=table[0][0].size,
+        **values,
+        **errors,
+        way=way.label,
+        trace_quantile=quantile(table[0][0].trace.size),
+        seed=seed,
+        products=sum(one.products for line in table for one in line),
+        examples=len(problem.evaluation),
+        data=problem.data_hash,
+    )
 
 
 def summarise(spectra: Sequence[Spectrum]) -> SpectrumSummary:

@@ -17,7 +17,9 @@ from analysis.results import (
     EigenvalueTracks,
     Exploration,
     Profile,
+    SpectrumSummary,
     Surface,
+    Traces,
 )
 from analysis.settings import (
     AlternationSettings,
@@ -62,6 +64,10 @@ class Workbench:
     def eigenvalues(self, chosen: HessianSettings) -> list[EigenvalueTracks]:
         """Eigenvalues along every run, and what else is asked of the curvature; see `analysis.examining`."""
         return examining.examine(self._desk, chosen, self._workers)
+
+    def traces(self, chosen: HessianSettings) -> list[Traces | SpectrumSummary]:
+        """What `eigenvalues` has found of traces and norms; see `examining.traces`."""
+        return examining.traces(self._desk, chosen)
 
     def require_curvature(self, chosen: HessianSettings) -> None:
         """Raises where the settings do not fit the problem; see `examining.require`."""

@@ -42,6 +42,7 @@ from analysis.results import (
     SurfaceEnsemble,
     SurfaceShape,
     TaskAgreement,
+    Traces,
     Training,
 )
 from cli.console import duration
@@ -160,6 +161,8 @@ def _curvatures(entries: Mapping[str, Entry]) -> tuple[Curvature, ...]:
                 one = replace(one, densities=(*one.densities, (record,)))
             case SpectrumSummary():
                 one = replace(one, spectrum=record)
+            case Traces():
+                one = replace(one, traces=record)
             case TaskAgreement():
                 one = replace(one, agreement=record)
             case Sharpness():

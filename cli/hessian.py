@@ -14,7 +14,8 @@ from cli.options import Device, Json, Out, Own, Quiet, Runs, Set, Threads, valid
 EXAMPLES = """\
 Example: [bold]landscape hessian study/runs/independent-0.h5 --at last --top 5 --out results.h5[/bold]; \
 both ends with sampling intervals [bold]landscape hessian run.h5 --end both --intervals 1000[/bold]; \
-densities and traces at three snapshots [bold]landscape hessian run.h5 --at n=3 --density[/bold]; \
+traces at every snapshot [bold]landscape hessian run.h5 --at all --trace[/bold]; \
+densities at three [bold]landscape hessian run.h5 --at n=3 --density[/bold]; \
 one task's head and every layer [bold]landscape hessian run.h5 --on head:depth --on shared --layers[/bold]; \
 how tasks agree, and how sharp [bold]landscape hessian run.h5 --agreement --sharpness[/bold]; \
 then [bold]landscape figures results.h5[/bold] and [bold]landscape report results.h5[/bold].
@@ -48,7 +49,10 @@ def hessian(
     ] = False,
     probes: Annotated[int, typer.Option(min=1, help="density: random probes.")] = 10,
     degree: Annotated[int, typer.Option(min=1, help="density: products a probe.")] = 80,
-    trace: Annotated[int, typer.Option(min=1, help="density: products of the trace by XTrace.")] = 60,
+    trace: Annotated[
+        bool, typer.Option("--trace", help="Traces, Frobenius norms and an effective rank, without densities.")
+    ] = False,
+    trace_products: Annotated[int, typer.Option(min=1, help="trace, density: products of the trace by XTrace.")] = 60,
     agreement: Annotated[
         bool, typer.Option("--agreement", help="Also how the tasks' sharp directions and gradients agree.")
     ] = False,
@@ -90,7 +94,8 @@ def hessian(
         density=density,
         probes=probes,
         degree=degree,
-        trace=trace,
+        traces=trace,
+        trace=trace_products,
         agreement=agreement,
         batch=batch,
         sharpness=sharpness,
@@ -107,14 +112,17 @@ def hessian(
             emit({"plan": text}) if as_json else typer.echo(text)
             return
         require_writable(out)
-        found = bench.eigenvalues(chosen)
+        found, traces = bench.eigenvalues(chosen), {record.run.name: record for record in bench.traces(chosen)}
     if as_json:
-        emit([_facts(record) for record in found])
+        emit([_facts(record, traces.get(record.run.name)) for record in found])
         return
     words = {"largest": "largest", "smallest": "smallest", "both": "outer", "magnitude": "largest |.|"}[end]
     for record in found:
         title = f"{record.run.name}: {words} eigenvalues ± residual, {record.matrix}, {record.subset}"
         show(title, ["step", "operator", "eigenvalues"], _rows(record))
+    for name, numbers in traces.items():
+        head = ["step", "operator", "trace", "Frobenius norm", "effective rank"]
+        show(f"{name}: ± standard error, {numbers.matrix}, {numbers.subset}", head, _trace_rows(numbers))
     typer.echo(out)
 
 
@@ -126,6 +134,21 @@ def _rows(record: Any) -> list[list[str]]:
     ]
 
 
+TRACES = ("trace", "frobenius", "participation")
+
+
+def _trace_rows(record: Any) -> list[list[str]]:
+    return [
+        [f"{record.steps[s]}", name, *(_estimate(record, field, (s, o)) for field in TRACES)]
+        for s in range(len(record.steps))
+        for o, name in enumerate(record.operators)
+    ]
+
+
+def _estimate(record: Any, field: str, at: tuple[int, int]) -> str:
+    return f"{getattr(record, field)[at]:.4g} ± {getattr(record, f'{field}_stderr')[at]:.1g}"
+
+
 def _value(record: Any, snapshot: int, operator: int, pair: int) -> str:
     at = (snapshot, operator, pair)
     text = f"{record.values[at]:.4g} ± {record.residuals[at]:.1g}"
@@ -134,7 +157,7 @@ def _value(record: Any, snapshot: int, operator: int, pair: int) -> str:
     return text if record.resolved[at] else f"{text} (not resolved)"
 
 
-def _facts(record: Any) -> dict[str, Any]:
+def _facts(record: Any, traces: Any) -> dict[str, Any]:
     """What a script wants to know of one run."""
     return {
         "run": record.run.name,
@@ -151,4 +174,5 @@ def _facts(record: Any) -> dict[str, Any]:
         "curve": record.track,
         "line": record.line,
         "products": record.products,
+        **({} if traces is None else {name: getattr(traces, name) for f in TRACES for name in (f, f"{f}_stderr")}),
     }

@@ -12,7 +12,17 @@ import torch
 
 from analysis import settings as reading
 from analysis.exploring import Explored
-from analysis.results import Alternation, Barriers, Comparison, EigenvalueTracks, Exploration, Profile, Surface
+from analysis.results import (
+    Alternation,
+    Barriers,
+    Comparison,
+    EigenvalueTracks,
+    Exploration,
+    Profile,
+    SpectrumSummary,
+    Surface,
+    Traces,
+)
 from analysis.settings import (
     AlternationSettings,
     ConnectSettings,
@@ -102,6 +112,10 @@ class Bench:
     def eigenvalues(self, chosen: HessianSettings) -> list[EigenvalueTracks]:
         """As `Workbench.eigenvalues`."""
         return self._work.eigenvalues(chosen)
+
+    def traces(self, chosen: HessianSettings) -> list[Traces | SpectrumSummary]:
+        """As `Workbench.traces`."""
+        return self._work.traces(chosen)
 
     def require_curvature(self, chosen: HessianSettings) -> None:
         """As `Workbench.require_curvature`."""

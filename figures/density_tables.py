@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.results import AVERAGE, SpectrumSummary
+from analysis.results import AVERAGE, SpectrumSummary, Traces
 from figures.scenes.words import count
 from figures.tables import Cell, Table, number, table, with_error
 
@@ -35,26 +35,47 @@ def spectrum_table(record: SpectrumSummary, snapshot: int = -1) -> Table:
     return table(f"Spectra of {record.run.name} at step {int(record.steps[snapshot])}", head, rows, note)
 
 
-def _row(record: SpectrumSummary, s: int, k: int) -> list[Cell]:
-    def both(field: str, digits: int = 4) -> str:
-        value, error = (float(getattr(record, name)[s, k]) for name in (field, f"{field}_stderr"))
-        return with_error(value, error) if error > 0 else number(value, digits)
+def traces_table(record: SpectrumSummary | Traces) -> Table:
+    """Trace, Frobenius norm and the effective rank that they give, of every operator at every snapshot."""
+    rows = [
+        [
+            Cell(f"{step:,}"),
+            Cell("average of the tasks" if name == AVERAGE else name),
+            *(Cell(_both(record, field, s, k)) for field in ("trace", "frobenius", "participation")),
+        ]
+        for s, step in enumerate(record.steps.tolist())
+        for k, name in enumerate(record.operators)
+    ]
+    note = (
+        f"{record.matrix} on {record.subset}, {count(record.size, 'parameter')}, "
+        f"{count(record.examples, 'evaluation example')}. \u00b1: standard error over probes ({record.way}). In "
+        f"loss / parameter\u00b2 where no unit is said. {count(record.products, 'product')} in all."
+    )
+    head = ("step", "loss", "trace", "Frobenius norm", "tr\u00b2 / \u2016H\u2016\u00b2")
+    return table(f"Traces of {record.run.name}", head, rows, note)
 
+
+def _both(record: SpectrumSummary | Traces, field: str, s: int, k: int, digits: int = 4) -> str:
+    value, error = (float(getattr(record, name)[s, k]) for name in (field, f"{field}_stderr"))
+    return with_error(value, error) if error > 0 else number(value, digits)
+
+
+def _row(record: SpectrumSummary, s: int, k: int) -> list[Cell]:
     low, high, sure = (100 * float(v[s, k]) for v in (record.negative_low, record.negative_high, record.resolved))
     name = record.operators[k]
     return [
         Cell("average of the tasks" if name == AVERAGE else name),
-        Cell(both("trace")),
-        Cell(both("frobenius")),
+        Cell(_both(record, "trace", s, k)),
+        Cell(_both(record, "frobenius", s, k)),
         Cell(number(float(record.norm[s, k]))),
         Cell(
             _percent(record.negative[s, k]),
             f"{low:.0f} to {high:.0f} %, surely {sure:.0f} %" if np.isfinite(low) else "",
         ),
         Cell(_percent(record.negative_mass[s, k])),
-        Cell(both("participation")),
-        Cell(both("entropy")),
-        Cell(both("intrinsic")),
+        Cell(_both(record, "participation", s, k)),
+        Cell(_both(record, "entropy", s, k)),
+        Cell(_both(record, "intrinsic", s, k)),
         Cell(
             number(float(record.sampling[s, k]), 2), f"at most {number(float(record.discretisation[s, k]), 2)} of nodes"
         ),

@@ -40,13 +40,14 @@ from analysis.results import (
     SurfaceEnsemble,
     SurfaceShape,
     TaskAgreement,
+    Traces,
     Training,
 )
 from figures import files, page, scenes, tables
 from figures.alternation_tables import alternation_table, verdict_words
 from figures.connectivity_tables import barrier_table, disagreement_table, distance_table, separation_table
 from figures.curvature_tables import agreement_table, shares_table, sharpness_table, tracks_table
-from figures.density_tables import spectrum_table
+from figures.density_tables import spectrum_table, traces_table
 from figures.exploration_tables import verdict_table, walk_counts, walk_table, words_table
 from figures.faithfulness_tables import faithfulness_table, stability_table
 from figures.marks import Scene
@@ -98,6 +99,7 @@ class Curvature:
     layers: tuple[tuple[str, EigenvalueTracks], ...] = ()
     densities: tuple[tuple[Density, ...], ...] = ()
     spectrum: SpectrumSummary | None = None
+    traces: Traces | None = None
     agreement: TaskAgreement | None = None
     sharpness: Sharpness | None = None
 
@@ -322,6 +324,8 @@ def curvature_scenes(one: Curvature) -> dict[str, Scene]:
         drawn["densities"] = scenes.densities_along([density for group in one.densities for density in group])
     if one.spectrum is not None:
         drawn["numbers"] = scenes.spectrum_numbers(one.spectrum)
+    elif one.traces is not None:
+        drawn["numbers"] = scenes.spectrum_numbers(one.traces)
     if one.agreement is not None:
         drawn["angles"] = scenes.principal_angles(one.agreement)
         drawn["cross-curvature"] = scenes.cross_curvature(one.agreement)
@@ -338,6 +342,8 @@ def _curvature_tables(one: Curvature) -> Iterator[Table]:
         yield tracks_table(one.tracks)
     if one.spectrum is not None:
         yield spectrum_table(one.spectrum)
+    elif one.traces is not None:
+        yield traces_table(one.traces)
     if one.agreement is not None:
         yield agreement_table(one.agreement)
         yield shares_table(one.agreement)

@@ -29,7 +29,7 @@ from analysis.results.connectivity import (
     TrainedCurve,
 )
 from analysis.results.curvature import Eigenpairs, EigenvalueHistory
-from analysis.results.densities import Curve, Density, Moments, SpectrumSummary
+from analysis.results.densities import Curve, Density, Moments, SpectrumSummary, Traces
 from analysis.results.exploration import BUDGETS, Comparison, DistanceMatrix, Exploration
 from analysis.results.krylov import EigenvalueIntervals, LanczosState
 from analysis.results.movement import LOSS, Displacements, Movement, WalkNull
@@ -106,6 +106,7 @@ __all__ = [
     "SurfaceEnsemble",
     "SurfaceShape",
     "TaskAgreement",
+    "Traces",
     "TracksUnderway",
     "TrainedCurve",
     "Training",

@@ -252,6 +252,36 @@ class Moments(Record):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
+class Traces(Record):
+    """Trace, Frobenius norm and an effective rank along one run, each with its standard error, for every operator.
+
+    Definitions are in `analysis.summaries`. The same probes are used for every operator and snapshot.
+    """
+
+    run: Run
+    operators: tuple[str, ...] = names("operator")
+    """Task names, then `average`."""
+    matrix: str
+    subset: str
+    steps: Array = array("snapshot", units="step")
+    size: int
+    trace: Array = array("snapshot", "operator", units="loss / parameter^2")
+    trace_stderr: Array = array("snapshot", "operator", units="loss / parameter^2")
+    frobenius: Array = array("snapshot", "operator", units="loss / parameter^2")
+    frobenius_stderr: Array = array("snapshot", "operator", units="loss / parameter^2")
+    participation: Array = array("snapshot", "operator")
+    """Effective rank tr(H)^2 / ||H||_F^2."""
+    participation_stderr: Array = array("snapshot", "operator")
+    way: str
+    trace_quantile: float
+    """Half a 95 % interval in standard errors."""
+    seed: int
+    products: int
+    examples: int
+    data: str
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
 class SpectrumSummary(Record):
     """Numbers that describe whole spectra along one run, each with its standard error, for every operator.
 

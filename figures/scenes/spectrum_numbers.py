@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import numpy as np
 
-from analysis.results import AVERAGE, Array, SpectrumSummary
+from analysis.results import AVERAGE, Array, SpectrumSummary, Traces
 from figures import style
 from figures.marks import Axis, Column, Key, Line, Mark, Panel, Points, Scene, Segments, grid
 from figures.scenes.scales import finite, log_axis, scale_of
@@ -17,6 +18,9 @@ from figures.style import Look
 ASIDE = 0.008
 """Distance between lines at one step, as a share of the axis."""
 CURVATURE = "loss / parameter\u00b2"
+
+
+Numbers: TypeAlias = SpectrumSummary | Traces
 
 
 @dataclass(frozen=True)
@@ -41,11 +45,13 @@ QUANTITIES = (
 )
 
 
-def spectrum_numbers(record: SpectrumSummary, quantities: Sequence[Quantity] = QUANTITIES[:6]) -> Scene:
-    """One panel a number, one line a task and one for the average, along one run, with 95 % intervals.
+def spectrum_numbers(record: Numbers, quantities: Sequence[Quantity] = QUANTITIES[:6]) -> Scene:
+    """One panel a number, one line a task and one for the average, along one run, with 95 % intervals; those of the
+    quantities that the record has.
 
     The interval of the negative share is where it can lie for the number of nodes; all others are over probes.
     """
+    quantities = [quantity for quantity in quantities if hasattr(record, quantity.field)]
     looks = style.looks(record.operators)
     panels = tuple(
         _panel(q.title, q, [(record, k, looks[name], name) for k, name in enumerate(record.operators)])
@@ -76,11 +82,14 @@ def spectrum_compared(
     return Scene(f"{quantity.title} along training", caption, grid(shown, 2, 44.0), legend)
 
 
-def interval(record: SpectrumSummary, quantity: Quantity, operator: int) -> tuple[Array, Array, Array]:
+def interval(record: Numbers, quantity: Quantity, operator: int) -> tuple[Array, Array, Array]:
     """Value, lower and upper end of one number along training, [snapshot] each: 95 % over probes by Student's t; of the
     negative share the bounds that the number of nodes leaves.
     """
     value = getattr(record, quantity.field)[:, operator]
+    if isinstance(record, Traces):
+        half = record.trace_quantile * getattr(record, f"{quantity.field}_stderr")[:, operator]
+        return value, value - half, value + half
     if quantity.field == "negative":
         return value, record.negative_low[:, operator], record.negative_high[:, operator]
     half = record.trace_quantile if quantity.sampled else record.density_quantile
@@ -88,7 +97,7 @@ def interval(record: SpectrumSummary, quantity: Quantity, operator: int) -> tupl
     return value, value - half, value + half
 
 
-def _panel(title: str, quantity: Quantity, rows: Sequence[tuple[SpectrumSummary, int, Look, str]]) -> Panel:
+def _panel(title: str, quantity: Quantity, rows: Sequence[tuple[Numbers, int, Look, str]]) -> Panel:
     values = [interval(record, quantity, k)[0] for record, k, _, _ in rows]
     scale = "linear" if quantity.label == "share" else scale_of(*values)
     kept = finite(values)
@@ -103,14 +112,14 @@ def _panel(title: str, quantity: Quantity, rows: Sequence[tuple[SpectrumSummary,
     return Panel(title, Axis("step"), axis, tuple(marks))
 
 
-def _aside(rows: Sequence[tuple[SpectrumSummary, int, Look, str]]) -> list[float]:
+def _aside(rows: Sequence[tuple[Numbers, int, Look, str]]) -> list[float]:
     """How many steps each line is moved sideways, so that bars at one step do not hide each other."""
     reach = max((float(np.ptp(record.steps)) for record, _, _, _ in rows), default=0.0)
     return [ASIDE * reach * (n - (len(rows) - 1) / 2) for n in range(len(rows))]
 
 
 def _marks(
-    record: SpectrumSummary, quantity: Quantity, operator: int, look: Look, group: str, floor: float, aside: float
+    record: Numbers, quantity: Quantity, operator: int, look: Look, group: str, floor: float, aside: float
 ) -> list[Mark]:
     value, low, high = interval(record, quantity, operator)
     group = "average of the tasks" if group == AVERAGE else group
@@ -130,7 +139,7 @@ def _marks(
     return [*marks, Points(steps, value, np.full(value.size, look.size), look, group, told)]
 
 
-def _what(records: Sequence[SpectrumSummary]) -> str:
+def _what(records: Sequence[Numbers]) -> str:
     if not records:
         return "There is no spectrum to draw."
     first = records[0]
@@ -153,12 +162,15 @@ def _bars(quantities: Sequence[Quantity]) -> str:
     )
 
 
-def _how(records: Sequence[SpectrumSummary], panels: Sequence[Panel]) -> str:
+def _how(records: Sequence[Numbers], panels: Sequence[Panel]) -> str:
     logs = [panel.title for panel in panels if panel.y.scale == "log"]
     lost = sum(int((~np.isfinite(record.trace)).sum()) for record in records)
     ways = listed(dict.fromkeys(record.way for record in records))
+    traces_alone = all(isinstance(record, Traces) for record in records)
     return sentences(
-        f"Trace and norm: {ways}; shares and entropy: stochastic Lanczos quadrature." if records else "",
+        f"Trace and norm: {ways}{'' if traces_alone else '; shares and entropy: stochastic Lanczos quadrature'}."
+        if records
+        else "",
         f"Logarithmic axis: {listed(logs)}; bars end at half of the least value." if logs else "",
         excluded(lost, "spectra"),
     )

@@ -25,6 +25,7 @@ from analysis.summaries import (
     negative_mass,
     participation,
     summarise,
+    traces_along,
 )
 from analysis.traces import Hutchinson, HutchPlusPlus, XTrace
 from landscape import problems
@@ -188,6 +189,29 @@ def test_spectra_along_a_run_become_arrays_that_an_archive_keeps(tmp_path):
     archive.save(tmp_path / "r.h5", {name: archive.Entry(record) for name, record in records.items()})
     for name, record in records.items():
         assert archive.load(tmp_path / "r.h5", name).record == record
+
+
+def test_traces_alone_are_those_of_whole_spectra_and_of_dense_matrices(tmp_path):
+    problem, told = cases.make("batch norm"), []
+    run = Moving(problem)
+    whole = measure(problem, run, [0, 2], Measurement(Quadrature(2, 4), trace_products=12)).summary
+    found = traces_along(problem, run, [0, 2], XTrace(), 12, progress=told.append)
+    for name in ("trace", "frobenius", "participation"):
+        for field in (name, f"{name}_stderr"):
+            np.testing.assert_array_equal(getattr(found, field), getattr(whole, field))
+    assert (found.operators, found.steps.tolist()) == (("one", "two", AVERAGE), [0, 20])
+    assert (found.run, found.matrix, found.subset, found.size) == (whole.run, "Hessian", "shared", whole.size)
+    assert (found.way, found.trace_quantile, found.data) == (whole.way, whole.trace_quantile, problem.data_hash)
+    assert sum(told) == found.products == 2 * 3 * 12
+    for row, here in ((0, 0), (1, 2)):
+        for k, operator in enumerate(hessians(problem, run.theta[here], run.buffers[here]).values()):
+            dense = operator @ torch.eye(operator.size, dtype=torch.float64)
+            assert abs(found.trace[row, k] - dense.trace()) <= 5 * found.trace_stderr[row, k]
+            assert abs(found.frobenius[row, k] - dense.norm()) <= 5 * found.frobenius_stderr[row, k]
+    archive.save(tmp_path / "r.h5", {"trace/a-0": archive.Entry(found)})
+    assert archive.load(tmp_path / "r.h5", "trace/a-0").record == found
+    (alone,) = traces_along(problem, run, [2], XTrace(), 12, ["two"]).trace.ravel()
+    assert alone == found.trace[1, 1]
 
 
 def test_a_summary_of_nothing_of_half_or_of_two_runs_is_refused():

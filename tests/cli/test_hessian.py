@@ -32,7 +32,18 @@ def test_a_plan_measures_nothing(full: Desk) -> None:
 
 
 def test_everything_is_saved_drawn_and_reported(full: Desk) -> None:
-    words = ("--density", "--agreement", "--sharpness", "--layers", "--probes", "2", "--degree", "6", "--trace", "12")
+    words = (
+        "--density",
+        "--agreement",
+        "--sharpness",
+        "--layers",
+        "--probes",
+        "2",
+        "--degree",
+        "6",
+        "--trace-products",
+        "12",
+    )
     full.do("hessian", "run.h5", "--at", "n=2", "--top", "2", "--pairs", "2", *words, "--out", "new.h5")
     full.do("figures", "new.h5", "--out", "figs", "--format", "png")
     drawn = {path.stem for path in (full.folder / "figs").glob("*.png")}
@@ -43,6 +54,40 @@ def test_everything_is_saved_drawn_and_reported(full: Desk) -> None:
     page = (full.folder / "new.html").read_text()
     for title in ("Eigenvalues followed along training", "Spectral density", "Sharpness along training"):
         assert title in page
+
+
+def test_traces_are_told_saved_drawn_and_not_measured_twice(full: Desk) -> None:
+    words = (
+        "hessian",
+        "run.h5",
+        "--at",
+        "n=2",
+        "--top",
+        "1",
+        "--trace",
+        "--trace-products",
+        "12",
+        "--out",
+        "traces.h5",
+    )
+    ran = full.do(*words)
+    record = archive.load(full.folder / "traces.h5", "trace/averaged-0").record
+    value, error = record.trace[0, 0], record.trace_stderr[0, 0]
+    assert "averaged-0: ± standard error, Hessian, shared" in ran.out
+    assert f"{value:.4g} ± {error:.1g}" in ran.out
+    before = (full.folder / "traces.h5").read_bytes()
+    (told,) = full.do(*words, "--json").json
+    for field in ("trace", "trace_stderr", "frobenius", "frobenius_stderr", "participation", "participation_stderr"):
+        np.testing.assert_array_equal(told[field], getattr(record, field))
+    assert (full.folder / "traces.h5").read_bytes() == before
+    full.do("figures", "traces.h5", "--out", "traced", "--format", "png")
+    assert "numbers-averaged-0" in {path.stem for path in (full.folder / "traced").glob("*.png")}
+    full.do("report", "traces.h5", "--out", "traces.html")
+    assert "Traces of averaged-0" in (full.folder / "traces.html").read_text()
+    # A density brings the same numbers with it.
+    full.do(*words, "--density", "--probes", "2", "--degree", "6")
+    whole = archive.load(full.folder / "traces.h5", "spectrum/averaged-0").record
+    np.testing.assert_array_equal(whole.trace, record.trace)
 
 
 @pytest.mark.parametrize(
@@ -56,7 +101,7 @@ def test_everything_is_saved_drawn_and_reported(full: Desk) -> None:
         (("--matrix", "hesian"), r"unknown matrix 'hesian': expected one of .*; did you mean 'hessian'\?"),
         (("--matrix", "fisher", "--agreement"), r"expected the matrix hessian for intervals, agreement and sharpness"),
         (("--max-memory", "much"), r"expected an amount of memory above zero, such as 2GiB"),
-        (("--density", "--trace", "3"), r"expected .* products"),
+        (("--density", "--trace-products", "3"), r"expected .* products"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else None,
 )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
 
-from analysis.results import AVERAGE, Density, Eigenpairs, SpectrumSummary
+from analysis.results import AVERAGE, Density, Eigenpairs, SpectrumSummary, Traces
 from figures import interactive, scenes, static, style
-from figures.density_tables import spectrum_table
+from figures.density_tables import spectrum_table, traces_table
 from figures.marks import Band, Line, Panel, Points, Segments
 from figures.scenes.spectrum_numbers import QUANTITIES, interval
 from figures.scenes.warps import Straight, Symmetric, around
@@ -257,6 +257,23 @@ def test_the_table_has_every_number_with_its_error() -> None:
     assert "step 0" in spectrum_table(summary(), 0).title
     nothing = np.full((3, 2), np.nan)
     assert spectrum_table(summary(trace=nothing, trace_stderr=nothing)).rows[0][1].text == "–"
+
+
+def test_traces_alone_have_their_panels_intervals_and_table() -> None:
+    whole = summary()
+    record = Traces(**{spec.name: getattr(whole, spec.name) for spec in fields(Traces)})
+    scene = scenes.spectrum_numbers(record)
+    assert [panel.title for panel in scene.panels] == ["Trace", "Frobenius norm", "Effective rank tr(H)² / ‖H‖²"]
+    every = scenes.spectrum_numbers(whole).panels
+    assert [p.marks for p in scene.panels] == [every[k].marks for k in (0, 1, 4)], "the same marks as with a density"
+    assert "Trace and norm: XTrace, Gaussian." in scene.caption
+    assert "quadrature" not in scene.caption
+    table = traces_table(record)
+    assert table.head == ("step", "loss", "trace", "Frobenius norm", "tr² / ‖H‖²")
+    assert [[cell.text for cell in row] for row in table.rows[:2]] == [
+        ["0", "one", "100 ± 10", "100 ± 10", "100 ± 10"],
+        ["0", "average of the tasks", "200 ± 20", "200 ± 20", "200 ± 20"],
+    ]
 
 
 @pytest.mark.parametrize("name", ["density", "cumulative", "along", "numbers", "compared", "lost"])
