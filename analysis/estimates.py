@@ -20,7 +20,7 @@ PRODUCTS_A_PAIR = 6
 """Lanczos products that a top eigenpair usually takes, for the estimate only."""
 START_SECONDS = 5.0
 """What a worker usually takes to start: a fresh process imports torch and makes the problem; once for each stage."""
-FIGURES, FIGURES_A_PLANE = 9, 5
+FIGURES, FIGURES_A_PLANE = 13, 5
 """How many figures a study usually has, and how many more for every plane; each strategy's eigenvalues are one more."""
 FIGURE_SECONDS = 1.7
 """What drawing a figure usually takes: once for the report and in three formats."""

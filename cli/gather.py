@@ -19,6 +19,7 @@ from analysis.results import (
     ConflictMap,
     Contrast,
     Density,
+    Displacements,
     DistanceMatrix,
     EigenvalueHistory,
     EigenvalueTracks,
@@ -27,6 +28,7 @@ from analysis.results import (
     Feet,
     FunctionDistances,
     Interpolation,
+    Movement,
     PathLosses,
     PlaneStability,
     PointDistances,
@@ -44,9 +46,11 @@ from analysis.results import (
     TaskAgreement,
     Traces,
     Training,
+    WalkNull,
 )
 from cli.console import duration
 from figures.marks import Scene
+from figures.moves import move_scenes, together
 from figures.report import Connection, Contents, Curvature, Trust
 
 Kind = TypeVar("Kind", bound=Record)
@@ -88,6 +92,7 @@ def contents(results: Path) -> Contents:
         curvatures=_curvatures(entries),
         alternations=_all(entries, Alternation),
         explorations=_all(entries, Exploration),
+        moves=together(_all(entries, Movement), _all(entries, Displacements), _all(entries, WalkNull)),
         distances=_all(entries, DistanceMatrix),
         connections=_connections(entries),
         separations=_all(entries, Separation),
@@ -123,10 +128,14 @@ def drawings(results: Path) -> dict[str, Scene]:
         scenes |= {f"{what}-{about.title}": scene for what, scene in figures.report.curvature_scenes(about).items()}
     if found.alternations:
         scenes |= _alternations(found.alternations, first)
-    for measure in MEASURES if found.explorations else ():
+    for measure in MEASURES if found.explorations and not found.moves else ():
         scenes[f"exploration-{measure.replace('_', '-')}"] = figures.scenes.exploration(
             found.explorations, measure, first
         )
+    for moves in found.moves:
+        part = archive.safe_name(f"{moves.movements[0].subset}-{moves.movements[0].form}")
+        drawn = move_scenes(moves, first)
+        scenes |= {f"movement-{name.replace('_', '-')}-{part}": scene for name, scene in drawn.items()}
     for number, matrix in enumerate(found.distances):
         scenes["distances" if not number else f"distances-{number + 1}"] = figures.scenes.distance_matrix(matrix)
     scenes |= _of_connections(found)

@@ -25,6 +25,7 @@ from analysis.results import (
     Feet,
     FunctionDistances,
     Interpolation,
+    Movement,
     PathLosses,
     PlaneStability,
     PointDistances,
@@ -51,6 +52,7 @@ from figures.density_tables import spectrum_table, traces_table
 from figures.exploration_tables import verdict_table, walk_counts, walk_table, words_table
 from figures.faithfulness_tables import faithfulness_table, stability_table
 from figures.marks import Scene
+from figures.moves import Moves, move_scenes
 from figures.scenes.explorations import MEASURES
 from figures.scenes.words import count, listed, seeds_of
 from figures.shape_tables import shape_table
@@ -129,6 +131,7 @@ class Contents:
     curvatures: tuple[Curvature, ...] = ()
     alternations: tuple[Alternation, ...] = ()
     explorations: tuple[Exploration, ...] = ()
+    moves: tuple[Moves, ...] = ()
     distances: tuple[DistanceMatrix, ...] = ()
     connections: tuple[Connection, ...] = ()
     separations: tuple[Separation, ...] = ()
@@ -196,9 +199,10 @@ def order(contents: Contents) -> tuple[str, ...]:
 
 
 def _runs(contents: Contents) -> tuple[Run, ...]:
-    records: Iterable[Training | Exploration | Shadow | EigenvalueHistory | Alternation] = (
+    records: Iterable[Training | Exploration | Movement | Shadow | EigenvalueHistory | Alternation] = (
         *contents.trainings,
         *contents.explorations,
+        *(movement for moves in contents.moves for movement in moves.movements),
         *(shadow for _, shadows in contents.surfaces for shadow in shadows),
         *contents.eigenvalues,
         *contents.alternations,
@@ -368,9 +372,10 @@ def _alternation(c: Contents, first: Sequence[str]) -> Section:
 def _exploration(c: Contents, first: Sequence[str]) -> tuple[Scene, ...]:
     forest = [scenes.contrasts(group, first) for group in by_form(c.contrasts)]
     forest += [scenes.comparisons(c.comparisons, first)] if c.comparisons and not c.contrasts else []
-    against = (
-        tuple(scenes.exploration(c.explorations, measure, first) for measure in MEASURES) if c.explorations else ()
-    )
+    if c.moves:  # they say the same and more: beside random walks, and at equal loss
+        against = tuple(move_scenes(c.moves[0], first).values())
+    else:
+        against = tuple(scenes.exploration(c.explorations, m, first) for m in MEASURES if c.explorations)
     return (*forest, *against, *(scenes.distance_matrix(matrix) for matrix in c.distances))
 
 

@@ -59,6 +59,20 @@ def test_what_is_known_is_not_measured_again(here: tuple[Desk, list[Path]]) -> N
     assert contents(desk.folder) == before
 
 
+def test_movement_is_drawn_against_every_budget_and_beside_walks(here: tuple[Desk, list[Path]]) -> None:
+    desk, runs = here
+    desk.do("explore", *runs, "--out", "moves.h5")
+    desk.do("figures", "moves.h5", "--out", "moves", "--format", "png")
+    kinds = ("net", "path-steps", "path-updates", "ratio", "radius", "dimension", "displacement", "turning")
+    drawn = {path.stem for path in (desk.folder / "moves").glob("*.png")}
+    assert {f"movement-{kind}-shared-raw" for kind in kinds} <= drawn
+    assert not any(name.startswith("exploration-") for name in drawn), "the same again, with less"
+    desk.do("report", "moves.h5", "--out", "moves.html")
+    page = (desk.folder / "moves.html").read_text()
+    for title in ("Movement: net distance", "Displacement against lag", "Turning angles"):
+        assert title in page
+
+
 def test_fewer_than_three_seeds_have_no_verdict(here: tuple[Desk, list[Path]]) -> None:
     desk, runs = here
     two = [run for run in runs if not run.stem.endswith("-2")]

@@ -72,7 +72,7 @@ def test_a_plan_writes_nothing(desk: Desk) -> None:
         "surface": 2 * 5 * 4,
         "true losses beside the plane's": 4 * (4 + 2),
         "Hessian eigenvalues": 2 * 2 * (3 + 1) * 2,
-        "figures and report": 21,
+        "figures and report": 25,
     }
     assert "Hessian eigenvalues" in desk.do("study", "mine.toml", "--out", "new", "--plan").out
     assert contents(desk.folder) == before

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from analysis.results import Displacements, Movement, WalkNull
 from figures import files, marks, scenes
+from figures.moves import Moves, move_scenes, together
 from tests.figures.records import NASTY, run
 
 MEASURES = ("net", "exponent", "volume")
@@ -170,3 +173,18 @@ def test_both_renderers_draw_them(tmp_path, suffix):
         path = tmp_path / f"{name}{suffix}"
         files.draw(scene, path)
         assert path.stat().st_size > 1000
+
+
+def test_what_is_of_one_subset_and_form_is_drawn_together_and_what_is_unknown_left_out() -> None:
+    shared, head = moved(), replace(moved(), subset="head:one")
+    items = together([shared, head, moved(seed=1)], [displacements(seed=1), displacements()], [])
+    assert [[item.run.name for item in one.movements] for one in items] == [
+        ["averaged-0", "averaged-1"],
+        ["averaged-0"],
+    ]
+    assert [len(one.displacements) for one in items] == [2, 0]
+    assert list(move_scenes(items[0])) == ["net", "displacement", "turning"], "of the measures that these runs have"
+    assert list(move_scenes(items[1])) == ["net"]
+    nothing = replace(head, values=np.full_like(head.values, np.nan))
+    assert move_scenes(Moves((nothing,))) == {}
+    assert move_scenes(items[0])["net"] == scenes.movement([moved(), moved(seed=1)], (), "net")
