@@ -11,6 +11,7 @@ import numpy as np
 from analysis.results import AVERAGE, Array, SpectrumSummary, Traces
 from figures import style
 from figures.marks import Axis, Column, Key, Line, Mark, Panel, Points, Scene, Segments, grid
+from figures.scenes.barred import operator_looks
 from figures.scenes.scales import finite, log_axis, scale_of
 from figures.scenes.words import count, excluded, listed, seeds_of, sentences
 from figures.style import Look
@@ -52,7 +53,7 @@ def spectrum_numbers(record: Numbers, quantities: Sequence[Quantity] = QUANTITIE
     The interval of the negative share is where it can lie for the number of nodes; all others are over probes.
     """
     quantities = [quantity for quantity in quantities if hasattr(record, quantity.field)]
-    looks = style.looks(record.operators)
+    looks = operator_looks(record.operators)
     panels = tuple(
         _panel(q.title, q, [(record, k, looks[name], name) for k, name in enumerate(record.operators)])
         for q in quantities
