@@ -7,11 +7,15 @@ import pytest
 import torch
 from scipy.sparse.linalg import eigsh
 from torch.func import functional_call
+from torch.utils.data import TensorDataset
 
 from analysis.operators import Location, MatrixOperator, hessians, linearity, probe, to_scipy
+from analysis.products import ReverseOverReverse
 from analysis.results import AVERAGE
+from analysis.subsets import Everything
 from landscape import problems
 from landscape.errors import LandscapeError
+from landscape.problem import Problem, Task
 from tests.analysis import cases
 
 
@@ -274,3 +278,63 @@ def test_a_model_without_shared_parameters_has_no_operator():
     problem = problems.quadratic.Problem(Apart(), tasks, data, data)
     with pytest.raises(LandscapeError, match=r"no shared parameters: expected some that several tasks reach"):
         hessians(problem, np.ones(4), np.zeros(0))
+
+
+class Bent(torch.autograd.Function):
+    """x^2 with a backward pass, differentiable as often as one likes, that is of no function: slope_i x_(i - 1)."""
+
+    @staticmethod
+    def forward(context, x):
+        context.save_for_backward(x)
+        return x**2
+
+    @staticmethod
+    def backward(context, slope):
+        (x,) = context.saved_tensors
+        return slope * x.roll(1, 1)
+
+
+class Chain(torch.nn.Module):
+    """Three linear layers with something between the second and the third."""
+
+    def __init__(self, between):
+        super().__init__()
+        self.first, self.second, self.third = (torch.nn.Linear(3, 3) for _ in range(3))
+        self.between = between
+
+    def forward(self, inputs):
+        return [self.third(self.between(self.second(torch.tanh(self.first(inputs)))))]
+
+
+class Wrong(torch.nn.Module):
+    def forward(self, inputs):
+        return Bent.apply(inputs)
+
+
+class Drawing(torch.nn.Module):
+    def forward(self, inputs):
+        return inputs + 1e-3 * torch.randn_like(inputs)
+
+
+def chain(between):
+    rng = torch.Generator().manual_seed(0)
+    data = TensorDataset(*(torch.randn(9, 3, generator=rng, dtype=torch.float64) for _ in range(2)))
+    torch.manual_seed(0)
+    model = Chain(torch.nn.Tanh()).double()
+    problem = Problem(model, [Task("one", cases.squared_error)], data, data)
+    problem.model.between = between
+    return Location(problem, *problem.initial(0)).operator(on=Everything(), product=ReverseOverReverse())
+
+
+@pytest.mark.parametrize(
+    ("between", "said"),
+    [
+        (Wrong(), r"the derivative of what lies in or behind module 'second' is not that of what it computes"),
+        (Drawing(), r"between"),
+    ],
+    ids=["not symmetric", "random"],
+)
+def test_the_module_that_makes_an_operator_not_symmetric_or_random_is_named(between, said):
+    with pytest.raises(LandscapeError, match=rf"not symmetric and deterministic.*{said}"):
+        probe(chain(between), "one")
+    probe(chain(torch.nn.Tanh()), "one")
