@@ -174,11 +174,11 @@ def examine(desk: Desk, chosen: HessianSettings, workers: int = 1) -> list[Eigen
     return [one for one in known if one is not None]
 
 
-def traces(desk: Desk, chosen: HessianSettings) -> list[Traces | SpectrumSummary]:
+def traces(desk: Desk, chosen: HessianSettings) -> list[Traces]:
     """What the file knows of traces and norms along the runs, on the first subset, where they were asked for."""
-    kinds: dict[str, type[Traces] | type[SpectrumSummary]] = {"trace": Traces, "spectrum": SpectrumSummary}
+    kinds: dict[str, type[Traces]] = {"trace": Traces, "spectrum": SpectrumSummary}
     tasks = [task for task in tasks_of(chosen, desk.problem.layout) if task.what in kinds]
-    found: list[Traces | SpectrumSummary | None] = [
+    found: list[Traces | None] = [
         desk.results.known(task.group(run), _made(desk, chosen, run, task), kinds[task.what])
         for task in tasks[:1]
         for run in desk.runs

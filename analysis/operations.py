@@ -20,10 +20,10 @@ def written_down(function: Callable[..., Sequence[Tensor]], tensors: Sequence[Te
     """The operations of one call as a graph, from placeholders for the tensors, in their order, to the results.
 
     They are seen below transforms and differentiation, of which nothing is left. Tensors that come from elsewhere are
-    constants. `make_fx` of torch writes down the same, and takes a hundred times as long: for every operation it keeps
-    stand-ins for its results and where in the source it was called.
+    constants. `make_fx` of torch writes down the same, and takes about eight times as long: for every operation it
+    keeps stand-ins for its results and where in the source it was called.
 
-    Cost: one call, and some ten microseconds an operation.
+    Cost: one call, and about a tenth of a millisecond an operation.
 
     Raises:
         LandscapeError: Python reads a number from a tensor, or a shape depends on its values: they would be what they

@@ -17,7 +17,6 @@ from analysis.results import (
     EigenvalueTracks,
     Exploration,
     Profile,
-    SpectrumSummary,
     Surface,
     Traces,
 )
@@ -65,7 +64,7 @@ class Workbench:
         """Eigenvalues along every run, and what else is asked of the curvature; see `analysis.examining`."""
         return examining.examine(self._desk, chosen, self._workers)
 
-    def traces(self, chosen: HessianSettings) -> list[Traces | SpectrumSummary]:
+    def traces(self, chosen: HessianSettings) -> list[Traces]:
         """What `eigenvalues` has found of traces and norms; see `examining.traces`."""
         return examining.traces(self._desk, chosen)
 

@@ -19,7 +19,6 @@ from analysis.results import (
     EigenvalueTracks,
     Exploration,
     Profile,
-    SpectrumSummary,
     Surface,
     Traces,
 )
@@ -113,7 +112,7 @@ class Bench:
         """As `Workbench.eigenvalues`."""
         return self._work.eigenvalues(chosen)
 
-    def traces(self, chosen: HessianSettings) -> list[Traces | SpectrumSummary]:
+    def traces(self, chosen: HessianSettings) -> list[Traces]:
         """As `Workbench.traces`."""
         return self._work.traces(chosen)
 

@@ -35,7 +35,7 @@ def spectrum_table(record: SpectrumSummary, snapshot: int = -1) -> Table:
     return table(f"Spectra of {record.run.name} at step {int(record.steps[snapshot])}", head, rows, note)
 
 
-def traces_table(record: SpectrumSummary | Traces) -> Table:
+def traces_table(record: Traces) -> Table:
     """Trace, Frobenius norm and the effective rank that they give, of every operator at every snapshot."""
     rows = [
         [
@@ -55,7 +55,7 @@ def traces_table(record: SpectrumSummary | Traces) -> Table:
     return table(f"Traces of {record.run.name}", head, rows, note)
 
 
-def _both(record: SpectrumSummary | Traces, field: str, s: int, k: int, digits: int = 4) -> str:
+def _both(record: Traces, field: str, s: int, k: int, digits: int = 4) -> str:
     value, error = (float(getattr(record, name)[s, k]) for name in (field, f"{field}_stderr"))
     return with_error(value, error) if error > 0 else number(value, digits)
 

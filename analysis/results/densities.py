@@ -274,7 +274,7 @@ class Traces(Record):
     participation_stderr: Array = array("snapshot", "operator")
     way: str
     trace_quantile: float
-    """Half a 95 % interval in standard errors."""
+    """Half a 95 % interval in standard errors, of what comes from the trace."""
     seed: int
     products: int
     examples: int
@@ -282,24 +282,13 @@ class Traces(Record):
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class SpectrumSummary(Record):
+class SpectrumSummary(Traces):
     """Numbers that describe whole spectra along one run, each with its standard error, for every operator.
 
     Definitions are in `analysis.summaries`. The same probes are used for every operator and snapshot, so differences
     along training are known better than each value alone.
     """
 
-    run: Run
-    operators: tuple[str, ...] = names("operator")
-    """Task names, then `average`."""
-    matrix: str
-    subset: str
-    steps: Array = array("snapshot", units="step")
-    size: int
-    trace: Array = array("snapshot", "operator", units="loss / parameter^2")
-    trace_stderr: Array = array("snapshot", "operator", units="loss / parameter^2")
-    frobenius: Array = array("snapshot", "operator", units="loss / parameter^2")
-    frobenius_stderr: Array = array("snapshot", "operator", units="loss / parameter^2")
     norm: Array = array("snapshot", "operator", units="loss / parameter^2")
     """Largest |node| of the density, a lower bound of ||H||_2."""
     negative: Array = array("snapshot", "operator")
@@ -319,9 +308,6 @@ class SpectrumSummary(Record):
     intrinsic: Array = array("snapshot", "operator")
     """Effective rank tr H / ||H||_2."""
     intrinsic_stderr: Array = array("snapshot", "operator")
-    participation: Array = array("snapshot", "operator")
-    """Effective rank tr(H)^2 / ||H||_F^2."""
-    participation_stderr: Array = array("snapshot", "operator")
     entropy: Array = array("snapshot", "operator")
     """Effective rank exp(-sum p_i log p_i), p_i = |lambda_i| / sum |lambda_j|."""
     entropy_stderr: Array = array("snapshot", "operator")
@@ -333,14 +319,8 @@ class SpectrumSummary(Record):
     """|first (second) moment of the density - the independent estimate|, in standard errors of the difference."""
     gap_limit: float
     """What a gap may be: any of them is larger at most once in 10,000 times by chance."""
-    way: str
     density_quantile: float
-    trace_quantile: float
-    """Half a 95 % interval in standard errors, of what comes from the density and from the trace."""
-    seed: int
-    products: int
-    examples: int
-    data: str
+    """As `trace_quantile`, of what comes from the density."""
 
     def checks(self) -> tuple[Check, ...]:
         """The largest gap between moments of the densities and independent estimates, over snapshots and operators.

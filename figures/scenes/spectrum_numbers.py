@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 
@@ -19,9 +18,6 @@ from figures.style import Look
 ASIDE = 0.008
 """Distance between lines at one step, as a share of the axis."""
 CURVATURE = "loss / parameter\u00b2"
-
-
-Numbers: TypeAlias = SpectrumSummary | Traces
 
 
 @dataclass(frozen=True)
@@ -46,7 +42,7 @@ QUANTITIES = (
 )
 
 
-def spectrum_numbers(record: Numbers, quantities: Sequence[Quantity] = QUANTITIES[:6]) -> Scene:
+def spectrum_numbers(record: Traces, quantities: Sequence[Quantity] = QUANTITIES[:6]) -> Scene:
     """One panel a number, one line a task and one for the average, along one run, with 95 % intervals; those of the
     quantities that the record has.
 
@@ -83,12 +79,12 @@ def spectrum_compared(
     return Scene(f"{quantity.title} along training", caption, grid(shown, 2, 44.0), legend)
 
 
-def interval(record: Numbers, quantity: Quantity, operator: int) -> tuple[Array, Array, Array]:
+def interval(record: Traces, quantity: Quantity, operator: int) -> tuple[Array, Array, Array]:
     """Value, lower and upper end of one number along training, [snapshot] each: 95 % over probes by Student's t; of the
     negative share the bounds that the number of nodes leaves.
     """
     value = getattr(record, quantity.field)[:, operator]
-    if isinstance(record, Traces):
+    if not isinstance(record, SpectrumSummary):
         half = record.trace_quantile * getattr(record, f"{quantity.field}_stderr")[:, operator]
         return value, value - half, value + half
     if quantity.field == "negative":
@@ -98,7 +94,7 @@ def interval(record: Numbers, quantity: Quantity, operator: int) -> tuple[Array,
     return value, value - half, value + half
 
 
-def _panel(title: str, quantity: Quantity, rows: Sequence[tuple[Numbers, int, Look, str]]) -> Panel:
+def _panel(title: str, quantity: Quantity, rows: Sequence[tuple[Traces, int, Look, str]]) -> Panel:
     values = [interval(record, quantity, k)[0] for record, k, _, _ in rows]
     scale = "linear" if quantity.label == "share" else scale_of(*values)
     kept = finite(values)
@@ -113,14 +109,14 @@ def _panel(title: str, quantity: Quantity, rows: Sequence[tuple[Numbers, int, Lo
     return Panel(title, Axis("step"), axis, tuple(marks))
 
 
-def _aside(rows: Sequence[tuple[Numbers, int, Look, str]]) -> list[float]:
+def _aside(rows: Sequence[tuple[Traces, int, Look, str]]) -> list[float]:
     """How many steps each line is moved sideways, so that bars at one step do not hide each other."""
     reach = max((float(np.ptp(record.steps)) for record, _, _, _ in rows), default=0.0)
     return [ASIDE * reach * (n - (len(rows) - 1) / 2) for n in range(len(rows))]
 
 
 def _marks(
-    record: Numbers, quantity: Quantity, operator: int, look: Look, group: str, floor: float, aside: float
+    record: Traces, quantity: Quantity, operator: int, look: Look, group: str, floor: float, aside: float
 ) -> list[Mark]:
     value, low, high = interval(record, quantity, operator)
     group = "average of the tasks" if group == AVERAGE else group
@@ -140,7 +136,7 @@ def _marks(
     return [*marks, Points(steps, value, np.full(value.size, look.size), look, group, told)]
 
 
-def _what(records: Sequence[Numbers]) -> str:
+def _what(records: Sequence[Traces]) -> str:
     if not records:
         return "There is no spectrum to draw."
     first = records[0]
@@ -163,11 +159,11 @@ def _bars(quantities: Sequence[Quantity]) -> str:
     )
 
 
-def _how(records: Sequence[Numbers], panels: Sequence[Panel]) -> str:
+def _how(records: Sequence[Traces], panels: Sequence[Panel]) -> str:
     logs = [panel.title for panel in panels if panel.y.scale == "log"]
     lost = sum(int((~np.isfinite(record.trace)).sum()) for record in records)
     ways = listed(dict.fromkeys(record.way for record in records))
-    traces_alone = all(isinstance(record, Traces) for record in records)
+    traces_alone = not any(isinstance(record, SpectrumSummary) for record in records)
     return sentences(
         f"Trace and norm: {ways}{'' if traces_alone else '; shares and entropy: stochastic Lanczos quadrature'}."
         if records
