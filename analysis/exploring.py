@@ -95,6 +95,8 @@ def _subsets(chosen: ExploreSettings, run: Trajectory) -> tuple[Subset, ...]:
         subset = WithoutNorms(subset) if chosen.without_norm else subset
         subset.spans(run.layout)
         found[subset.label] = subset
+    parts = [subsets.layers(run.layout, subset).values() for subset in found.values()] if chosen.layers else []
+    found |= {layer.label: layer for part in parts for layer in part}
     return tuple(found.values())
 
 

@@ -271,6 +271,7 @@ class ExploreSettings(_Section):
     on: list[str] = Field(["shared"], min_length=1, description="parameters: shared, all, head:TASK, or patterns")
     forms: list[str] = Field(["raw"], min_length=1, description="raw, relative, filterwise, invariant")
     without_norm: bool = Field(False, description="leave out the parameters of normalisation layers")
+    layers: bool = Field(False, description="also every layer by itself")
     measures: list[str] = Field([], description="measures that are compared; empty: all")
     budgets: list[str] = Field([], description="steps, ..., movement, loss, loss:TASK; empty: all but single tasks'")
     pairing: str = Field("auto", description="auto, seed (pairs or nothing), none")

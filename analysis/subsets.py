@@ -205,6 +205,8 @@ def parse(text: str) -> Subset:
     """A subset from a word: `all`, `shared`, `head:TASK`, or patterns of parameter names with commas between them."""
     if text in ("all", "shared"):
         return Everything() if text == "all" else Shared()
+    if text == "head":
+        raise LandscapeError("expected the task whose head is meant, as head:TASK, got 'head'")
     if text.startswith("head:"):
         return Head(text.removeprefix("head:"))
     patterns = [part.strip() for part in text.split(",") if part.strip()]

@@ -14,6 +14,7 @@ from cli.options import Device, Json, Out, Own, Quiet, Runs, Set, validated, wor
 EXAMPLES = """\
 Example: [bold]landscape explore study/runs/*.h5 --baseline averaged --out results.h5[/bold]; \
 of heads and without norm layers [bold]landscape explore *.h5 --on shared --on head:depth --without-norm[/bold]; \
+layer by layer [bold]landscape explore *.h5 --layers --measure net[/bold]; \
 as a table for a paper [bold]landscape explore *.h5 --measure net --format latex[/bold]; \
 then [bold]landscape report results.h5[/bold].
 """
@@ -52,6 +53,7 @@ def explore(
             "may be repeated. Default: all but single tasks' losses."
         ),
     ] = [],  # noqa: B006
+    layers: Annotated[bool, typer.Option("--layers", help="Also every layer of these by itself.")] = False,
     without_norm: Annotated[
         bool, typer.Option("--without-norm", help="Leave out the parameters of normalisation layers.")
     ] = False,
@@ -91,6 +93,7 @@ def explore(
             on=on,
             forms=form,
             without_norm=without_norm,
+            layers=layers,
             measures=measure,
             budgets=budget,
             pairing=pairing,

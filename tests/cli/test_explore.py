@@ -7,6 +7,7 @@ import io
 import json
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from analysis import archive
@@ -123,6 +124,21 @@ def test_every_table_goes_into_a_folder(here: tuple[Desk, list[Path]], form: str
     assert "relative" in text
     if form == "json":
         assert json.loads(text)["title"] == "Verdicts"
+
+
+def test_layers_are_measured_by_themselves_and_add_up(desk: Desk) -> None:
+    small = ("--set", "width=2", "--set", "features=4", "--set", "train=64", "--set", "evaluation=32")
+    for label in ("a", "b"):
+        words = ("--steps", "4", "--every", "2", "--label", label, "--quiet", "--out", f"{label}.h5")
+        desk.do("train", "digits", *small, *words)
+    words = ("--layers", "--without-norm", "--measure", "net", "--null", "0", "--resamples", "99", "--quiet")
+    desk.do("explore", "a.h5", "b.h5", *small, *words)
+    moved = [e.record for e in archive.load_all(desk.folder / "results.h5").values() if isinstance(e.record, Movement)]
+    of_one = {m.subset: m.of("net") for m in moved if m.run.label == "a"}
+    whole = of_one.pop("shared without norm layers")
+    assert len(of_one) > 2
+    assert all(name.startswith("layer trunk.") for name in of_one)
+    np.testing.assert_allclose(sum(net**2 for net in of_one.values()), whole**2, rtol=1e-12)
 
 
 def test_without_norm_layers_the_subset_says_so(here: tuple[Desk, list[Path]]) -> None:

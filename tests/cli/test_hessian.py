@@ -95,6 +95,7 @@ def test_traces_are_told_saved_drawn_and_not_measured_twice(full: Desk) -> None:
     [
         (("--top", "99"), r"expected at most \d+ eigenvalues on shared, got 99: ask for fewer"),
         (("--on", "thta"), r"no parameter matches 'thta': expected a pattern of one of .*; the nearest is 'theta'"),
+        (("--on", "head"), r"expected the task whose head is meant, as head:TASK, got 'head'"),
         (("--task", "tsk1"), r"unknown task 'tsk1': expected one of .*; did you mean 'task1'\?"),
         (("--at", "5"), r"has no snapshot at step 5; the nearest is at step \d+"),
         (("--end", "top"), r"unknown end 'top': expected one of both, largest, magnitude, smallest"),
