@@ -11,7 +11,9 @@ from analysis.results import Array
 from figures.marks import Axis
 from figures.scenes.scales import finite, tick_texts
 
-MOST_TICKS = 9
+FEWEST_TICKS, MOST_TICKS = 3, 9
+BETWEEN = ((1,), (1, 3), (1, 2, 5), (1, 1.5, 2, 3, 5, 7))
+"""Multiples of powers of ten that get ticks: the first with which there are enough."""
 NEAREST = 2.8
 """Beside the tick at zero the next stand at least so many thresholds away, half a decade on paper."""
 
@@ -43,18 +45,27 @@ class Symmetric:
         return np.asarray(np.arcsinh(np.asarray(values, dtype=float) / (2 * self.threshold)) / np.log(10))
 
     def axis(self, label: str, *arrays: Array) -> Axis:
-        """An axis with ticks at zero and at powers of ten of either sign, in the range of the values."""
+        """An axis with ticks at zero and at powers of ten of either sign, in the range of the values; where these are
+        fewer than three, also between powers.
+        """
         values = finite(arrays)
         if not values.size:
             return Axis(label)
         low, high = float(values.min()), float(values.max())
         lengths = [end for end in (-low, high) if end > 0]
-        first = int(np.ceil(np.log10(NEAREST * self.threshold)))
+        nearest = max(NEAREST * self.threshold, low, -high)
+        first = int(np.ceil(np.log10(nearest)))
         last = max([first, *(int(np.floor(np.log10(end))) for end in lengths)])
         every = max(1, -(-(last - first + 1) * len(lengths) // (MOST_TICKS - 1)))
-        powers = 10.0 ** np.arange(last, first - 1, -every)
-        ticks = np.unique(np.r_[-powers, 0.0, powers])
-        ticks = ticks[(ticks >= low) & (ticks <= high)]
+        powers = 10.0 ** np.arange(last, first - 2, -every)
+        ticks = np.zeros(0)
+        for multiples in BETWEEN:
+            sizes = np.outer(multiples, powers).ravel()
+            sizes = sizes[sizes >= nearest]
+            ticks = np.unique(np.r_[-sizes, 0.0, sizes])
+            ticks = ticks[(ticks >= low) & (ticks <= high)]
+            if ticks.size >= FEWEST_TICKS:
+                break
         texts = tuple(tick_texts(np.array([tick]))[0] if tick else "0" for tick in ticks)
         return Axis(label, ticks=tuple(self(ticks).tolist()), texts=texts)
 

@@ -206,6 +206,11 @@ def test_ticks_of_the_symmetric_scale_are_powers_of_ten_at_their_places() -> Non
     assert axis.texts == ("−1", "0", "1", "10", "100")
     np.testing.assert_allclose(axis.ticks, warp(np.array([-1.0, 0, 1, 10, 100])))
     assert len(warp.axis("x", np.array([-1e9, 1e12])).ticks) <= 12
+    # Within a decade there are ticks between powers of ten, at their places as well.
+    within = warp.axis("x", np.array([0.4, 9.0]))
+    assert within.texts == ("0.5", "1", "2", "5")
+    np.testing.assert_allclose(within.ticks, warp(np.array([0.5, 1, 2, 5])))
+    assert warp.axis("x", np.array([-0.3, 0.4])).texts == ("−0.2", "0", "0.2")
     assert around([np.nan, 0.0]) == Straight()
     assert around([0.1, 0.2, 0.3]) == Symmetric(0.2)
 
