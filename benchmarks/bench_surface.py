@@ -1,8 +1,7 @@
 """A surface of three tasks: against peers, against the forward passes that it is made of, and against one task.
 
 Peers have a process of their own: an engine of ours has the allocator keep freed memory (`analysis.memory.keep_freed`),
-which in the same process would make them faster than they are by themselves. So have the bare forward passes, with
-freed memory kept. All take turns, round by round.
+which in the same process would make them faster than they are by themselves. All take turns, round by round.
 
 Landscaper asks for numpy below 2 (through topopy), so no extra can name it; it is measured where it has been installed
 without its dependencies: `pip install --no-deps landscaper topopy nglpy; pip install gudhi treelib coloraide drawsvg`.
@@ -29,7 +28,6 @@ from torch.utils.data import TensorDataset
 
 from analysis import surfaces, tuning
 from analysis.engines import Engine
-from analysis.memory import keep_freed
 from analysis.points import Conditions
 from analysis.results import Plane
 from landscape import Problem, Task
@@ -47,22 +45,23 @@ def run() -> list[dict[str, Any]]:
     """Milliseconds a point on one thread and on two; rates against the bare module at its best micro-batch."""
     before = torch.get_num_threads()
     rows = []
-    with _Apart(_bare_passes) as bare, _Apart(_peers) as peers:
+    with _Apart() as peers:
         for threads in (1, 2):
             torch.set_num_threads(threads)
-            rows += _rows(threads, bare.works(threads) | peers.works(threads))
+            rows += _rows(threads, peers.works(threads))
     torch.set_num_threads(before)
     return rows
 
 
-def _rows(threads: int, others: dict[str, Work]) -> list[dict[str, Any]]:
+def _rows(threads: int, peers: dict[str, Work]) -> list[dict[str, Any]]:
     three, one = _problem(3), _problem(1)
     engine = tuning.choose(three, _plane(three), Conditions()).engine
     taken = _timed(
         {
             "ours": _ours(three, engine, SIDE * SIDE // (ROUNDS + 1)),
             "ours, one task": _ours(one, engine, SIDE),
-            **others,
+            **{f"bare module, {size} at once": _bare(three, size) for size in MICRO_BATCHES},
+            **peers,
         }
     )
     best = min((name for name in taken if name.startswith("bare")), key=lambda name: statistics.median(taken[name]))
@@ -92,15 +91,12 @@ def _timed(works: dict[str, Work]) -> dict[str, list[float]]:
 
 
 class _Apart:
-    """Works in a process of their own, which waits between its turns."""
-
-    def __init__(self, make: Callable[[Problem], dict[str, Work]]) -> None:
-        self._make = make
+    """The peers in a process of their own, which waits between its turns."""
 
     def __enter__(self) -> "_Apart":
         context = multiprocessing.get_context("spawn")
         self._here, there = context.Pipe()
-        self._process = context.Process(target=_serve, args=(there, self._make), daemon=True)
+        self._process = context.Process(target=_serve, args=(there,), daemon=True)
         self._process.start()
         return self
 
@@ -122,13 +118,13 @@ class _Apart:
         self._process.join()
 
 
-def _serve(connection: Connection, make: Callable[[Problem], dict[str, Work]]) -> None:
+def _serve(connection: Connection) -> None:
     works: dict[str, Work] = {}
     while True:
         match connection.recv():
             case int(threads):
                 torch.set_num_threads(threads)
-                works = make(_problem(3))
+                works = _peers(_problem(3))
                 connection.send(list(works))
             case name:
                 connection.send(works[name]())
@@ -191,11 +187,6 @@ def _ours(problem: Problem, engine: Engine, points: int) -> Work:
         return points
 
     return work
-
-
-def _bare_passes(problem: Problem) -> dict[str, Work]:
-    keep_freed()
-    return {f"bare module, {size} at once": _bare(problem, size) for size in MICRO_BATCHES}
 
 
 def _bare(problem: Problem, size: int) -> Work:
