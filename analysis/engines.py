@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Protocol
 
 import torch
@@ -36,6 +37,13 @@ class Engine(Protocol):
         ...
 
     @property
+    def at_once(self) -> int:
+        """Examples that are given to a runner at once: where they are several micro-batches, their losses are computed
+        together.
+        """
+        ...
+
+    @property
     def together(self) -> int:
         """Points that are evaluated in one launch."""
         ...
@@ -45,6 +53,10 @@ class Engine(Protocol):
     def smaller(self) -> Engine | None:
         """An engine that needs about half the memory; None where nothing is left to halve."""
         ...
+
+
+JOINED = 8
+"""Micro-batches whose losses are computed together, where predictions are small."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +72,10 @@ class Sequential:
 
     def __post_init__(self) -> None:
         _require_micro_batch(self.micro_batch)
+
+    @property
+    def at_once(self) -> int:
+        return JOINED * self.micro_batch
 
     def build(self, problem: Problem, ways: Ways = PLAIN) -> Runner:
         return OneByOne(problem, ways)
@@ -87,6 +103,10 @@ class Together:
         if self.points < 1:
             raise LandscapeError(f"expected 1 or more points together, got {self.points}")
         _require_micro_batch(self.micro_batch)
+
+    @property
+    def at_once(self) -> int:
+        return self.micro_batch
 
     @property
     def together(self) -> int:
@@ -123,6 +143,10 @@ class Compiled:
         return self.inner.micro_batch
 
     @property
+    def at_once(self) -> int:
+        return self.inner.micro_batch
+
+    @property
     def together(self) -> int:
         return self.inner.together
 
@@ -149,6 +173,10 @@ class Bfloat16:
     @property
     def micro_batch(self) -> int:
         return self.inner.micro_batch
+
+    @property
+    def at_once(self) -> int:
+        return self.inner.at_once
 
     @property
     def together(self) -> int:
@@ -245,7 +273,7 @@ class BackingOff:
                     if by is not self.engine:
                         begun, by = self._built()(thetas, buffers), self.engine
                     assert begun is not None
-                    return _piece_by_piece(begun, batch, self.engine.micro_batch)
+                    return piece_by_piece(begun, batch, self.engine)
                 except (RuntimeError, MemoryError) as error:
                     if not ran_out(error):
                         raise
@@ -260,7 +288,7 @@ class BackingOff:
         return zip(torch.split(thetas, size), torch.split(buffers, size), strict=True)
 
     def _of_one_group(self, thetas: Tensor, buffers: Tensor, batch: Batch) -> Tensor:
-        return _piece_by_piece(self._built()(thetas, buffers), batch, self.engine.micro_batch)
+        return piece_by_piece(self._built()(thetas, buffers), batch, self.engine)
 
     def _built(self) -> Runner:
         if self._runner is None:
@@ -277,7 +305,12 @@ class BackingOff:
         self.engine, self._runner = smaller, None
 
 
-def _piece_by_piece(rows: Rows, batch: Batch, micro_batch: int) -> Tensor:
-    if len(batch) <= micro_batch:
+def piece_by_piece(rows: Rows, batch: Batch, engine: Engine) -> Tensor:
+    """What a runner's function gives for a batch of any size, as its engine takes it."""
+    if len(batch) <= engine.micro_batch:
         return rows(batch)
-    return torch.cat([rows(piece) for piece in batch.pieces(micro_batch)], 2)
+    if engine.at_once > engine.micro_batch:
+        rows = partial(rows, micro_batch=engine.micro_batch)
+    if len(batch) <= engine.at_once:
+        return rows(batch)
+    return torch.cat([rows(piece) for piece in batch.pieces(engine.at_once)], 2)

@@ -176,8 +176,8 @@ class Meter:
         leave holes that the next activations do not fit into.
         """
         rows, left = self._runner(thetas, states), len(self._examples)
-        if not self._pieces or len(self._pieces[0]) > self.engine.micro_batch:
-            self._pieces = list(self._examples.batch.pieces(self.engine.micro_batch))
+        if not self._pieces or len(self._pieces[0]) > self.engine.at_once:
+            self._pieces = list(self._examples.batch.pieces(self.engine.at_once))
         block, held = None, 0
         for piece in self._pieces:
             found = rows(piece)

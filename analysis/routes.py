@@ -147,6 +147,6 @@ class EachLoss:
             points = torch.stack([self._refit(p, s) for p, s in zip(points, states, strict=True)])
         rows = self._runner(points, states)
         tasks = len(problem.tasks)
-        pieces = self._examples.batch.pieces(self.engine.micro_batch)
+        pieces = self._examples.batch.pieces(self.engine.at_once)
         found = torch.cat([rows(piece)[:, :tasks].double().cpu() for piece in pieces], 2)
         return np.asarray(found.numpy())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import types
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -18,10 +18,15 @@ from analysis.memory import ran_out
 from landscape.data import Batch, Tree
 from landscape.errors import LandscapeError
 from landscape.modules import own_buffers, unflatten
-from landscape.problem import Problem
+from landscape.problem import Problem, arrange
 
-Rows: TypeAlias = Callable[[Batch], Tensor]
-"""Losses, then metrics, of every example of a batch at each of K points, [K, T + M, B]."""
+Rows: TypeAlias = Callable[..., Tensor]
+"""Losses, then metrics, of every example of a batch at each of K points, [K, T + M, B]. `OneByOne`'s also take how many
+examples go through the model at once, where that is fewer than there are.
+"""
+
+SMALL = 4096
+"""Bytes of an example's predictions, at most, that are kept until the losses of several micro-batches are computed."""
 
 
 class Runner(Protocol):
@@ -63,11 +68,13 @@ class _Scored(nn.Module):
             self.model.to(dtype)
 
     def forward(self, inputs: Tree, targets: tuple[Tree, ...]) -> Tensor:
+        return self._problem.per_example(self.output(inputs), Batch(inputs, targets))
+
+    def output(self, inputs: Tree) -> Any:
+        """What the model makes of the inputs, in the problem's number type."""
         if self._dtype is None:
-            output = self.model(inputs)
-        else:
-            output = _in(self.model(_in(inputs, self._dtype)), self._problem.dtype)
-        return self._problem.per_example(output, Batch(inputs, targets))
+            return self.model(inputs)
+        return _in(self.model(_in(inputs, self._dtype)), self._problem.dtype)
 
 
 def _in(tree: Tree, dtype: torch.dtype) -> Tree:
@@ -86,21 +93,62 @@ class OneByOne:
         self._places = [
             (part, *named) for part in scored.model.modules() for named in part.named_buffers(recurse=False)
         ]
-        self._call = ways.wrapped(scored)
+        self._scored, self._call = scored, ways.wrapped(scored)
+        self._joins: bool | None = None
 
     def __call__(self, thetas: Tensor, buffers: Tensor) -> Rows:
         torch._foreach_copy_(self._parameters, list(unflatten(self._problem.layout, thetas[0]).values()))
         kept = _Kept(self._buffers, self._constants | self._problem.buffer_layout.unpack(buffers[0]))
 
-        def rows(batch: Batch) -> Tensor:
+        def rows(batch: Batch, micro_batch: int = 0) -> Tensor:
             with torch.no_grad():
-                for part, name, buffer in self._places:
-                    if getattr(part, name) is not buffer:
-                        setattr(part, name, buffer)
-                kept.put_back()
+                if 0 < micro_batch < len(batch):
+                    return self._together(list(batch.pieces(micro_batch)), batch, kept)[None]
+                self._put_back(kept)
                 return self._call(batch.inputs, batch.targets)[None]
 
         return rows
+
+    def _put_back(self, kept: _Kept) -> None:
+        for part, name, buffer in self._places:
+            if getattr(part, name) is not buffer:
+                setattr(part, name, buffer)
+        kept.put_back()
+
+    def _together(self, pieces: Sequence[Batch], batch: Batch, kept: _Kept) -> Tensor:
+        """The model micro-batch by micro-batch, the losses of all together: small operations that cost their launch."""
+        if self._joins is None:
+            self._joins = self._can_join(pieces[:2], batch[: len(pieces[0]) + len(pieces[1])], kept)
+        if self._joins:
+            return self._problem.per_example(_joined([self._predictions(piece, kept) for piece in pieces]), batch)
+        return torch.cat([self._alone(piece, kept) for piece in pieces], 1)
+
+    def _can_join(self, pieces: Sequence[Batch], batch: Batch, kept: _Kept) -> bool:
+        """Whether each task's prediction is one small tensor with a row for every example, so that losses of joined
+        predictions are the losses of each.
+        """
+        found = [self._predictions(piece, kept) for piece in pieces]
+        for piece, predictions in zip(pieces, found, strict=True):
+            if not all(torch.is_tensor(one) and one.shape[:1] == (len(piece),) for one in predictions):
+                return False
+        if sum(one.nbytes for one in found[0]) > SMALL * len(pieces[0]):
+            return False
+        apart = torch.cat([self._alone(piece, kept) for piece in pieces], 1)
+        bound = torch.finfo(self._problem.dtype).eps ** 0.5
+        return torch.allclose(self._problem.per_example(_joined(found), batch), apart, bound, bound, equal_nan=True)
+
+    def _predictions(self, piece: Batch, kept: _Kept) -> list[Any]:
+        self._put_back(kept)
+        predictions: list[Any] = arrange(self._scored.output(piece.inputs), self._problem.names)
+        return predictions
+
+    def _alone(self, piece: Batch, kept: _Kept) -> Tensor:
+        self._put_back(kept)
+        return self._call(piece.inputs, piece.targets)
+
+
+def _joined(predictions: Sequence[list[Tensor]]) -> list[Tensor]:
+    return [torch.cat(parts) for parts in zip(*predictions, strict=True)]
 
 
 class _Kept:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from analysis import memory
-from analysis.engines import Engine, Sequential, Together
+from analysis.engines import Engine, Sequential, Together, piece_by_piece
 from analysis.examples import evaluation
 from analysis.heads import AsThePlanes
 from analysis.normalisation import Frozen
@@ -255,9 +255,12 @@ class _Bench:
         def once() -> None:
             rows(self._examples(size))
 
+        def all_at_once() -> None:
+            piece_by_piece(rows, self._examples(max(size, min(engine.at_once, len(self._batch)))), engine)
+
         try:
             rows = self._begun(there.runner, there.points)
-            used = self._bytes(there, memory.peak(once, device))
+            used = self._bytes(there, memory.peak(all_at_once, device))
             if used > self.room:
                 return None
             if not self.tried:
@@ -267,13 +270,14 @@ class _Bench:
             if not memory.ran_out(error):
                 raise
             return None
-        pieces = list(self._batch[: max(size, self._some // there.points // size * size)].pieces(size))
-        examples = sum(len(piece) for piece in pieces)
+        some = self._batch[: max(size, self._some // there.points // size * size)]
+        pieces = list(some.pieces(engine.at_once))
+        examples = len(some)
 
         def evaluate() -> None:
             rows = self._begun(there.runner, there.points)
             for piece in pieces:
-                rows(piece)
+                piece_by_piece(rows, piece, engine)
 
         def run() -> float:
             return (_seconds(evaluate, device) / examples * len(self._batch) + there.seconds) / there.points
@@ -324,6 +328,7 @@ class _Idle:
 
     together: int
     micro_batch: int = 128
+    at_once: int = 128
 
     def build(self, problem: Problem, ways: Ways = PLAIN) -> Runner:
         count = len(problem.tasks) + len(problem.metric_names)

@@ -241,12 +241,12 @@ class Roomy:
         def begin(thetas, buffers):
             rows = runner(thetas, buffers)
 
-            def limited(batch):
-                if len(thetas) * len(batch) > self.room:
+            def limited(batch, micro_batch=0):
+                if len(thetas) * (micro_batch or len(batch)) > self.room:
                     raise self.error(
                         "DefaultCPUAllocator: not enough memory: you tried to allocate 99 bytes.\nBuy more"
                     )
-                return rows(batch)
+                return rows(batch, micro_batch) if micro_batch else rows(batch)
 
             return limited
 
@@ -293,6 +293,45 @@ def test_a_meter_states_the_engine_that_it_ended_up_with():
     expected = Meter(problem, plane_for(problem), Conditions(Sequential(13))).measure(points)
     np.testing.assert_allclose(found.loss, expected.loss, rtol=1e-12)
     np.testing.assert_allclose(found.stderr, expected.stderr, rtol=1e-12)
+
+
+class Wide(nn.Module):
+    """Predictions of so many numbers an example; where none is given, the same vector whatever the examples."""
+
+    def __init__(self, width):
+        super().__init__()
+        self.width, self.linear = width, nn.Linear(2, 4)
+
+    def forward(self, inputs):
+        if not self.width:
+            return {"one": self.linear.weight[:, 0] * inputs.new_ones(())}
+        return {"one": self.linear(inputs).repeat(1, self.width // 4)}
+
+
+@pytest.mark.parametrize("width", [4, 4000, 0])
+def test_losses_of_several_micro_batches_are_computed_together_where_that_is_right_and_small(width):
+    # 16 examples, 4 at once. Of each example's own prediction, of large ones, and of one that has 4 rows by chance.
+    rng = torch.Generator().manual_seed(0)
+    data = TensorDataset(torch.randn(16, 2, generator=rng), torch.randn(16, 1, generator=rng))
+    seen = []
+
+    def loss(prediction, target):
+        seen.append(len(target))
+        each = prediction if width else prediction.sum().expand(len(target), 1)
+        return ((each - target) ** 2).mean(1)
+
+    problem = Problem(Wide(width), [Task("one", loss)], data, data, micro_batch=4)
+    thetas, buffers = points_of(problem, 4)
+    expected = plain(problem, thetas, buffers)
+    runner = BackingOff(Sequential(4), problem)
+    seen.clear()
+    found = [
+        runner(t[None], b[None])(problem.evaluation).double().mean(2)[0] for t, b in zip(thetas, buffers, strict=True)
+    ]
+    np.testing.assert_allclose(torch.stack(found), expected, rtol=1e-6)
+    whole = seen.count(16)
+    assert whole == (4 if width == 4 else 0), "one call a point, or none"
+    assert sum(seen) == 4 * 16 + (0 if width == 4000 else 8 + 8), "two micro-batches are tried both ways"
 
 
 class Gluttonous(cases.Trunk):

@@ -168,6 +168,7 @@ class Threes:
 
     micro_batch: int = 4
     together = 3
+    at_once = 4
 
     def build(self, problem):
         one = Sequential(self.micro_batch).build(problem)
