@@ -117,34 +117,36 @@ class OneByOne:
 
     def _together(self, pieces: Sequence[Batch], batch: Batch, kept: _Kept) -> Tensor:
         """The model micro-batch by micro-batch, the losses of all together: small operations that cost their launch."""
+        score, first = self._problem.per_example, pieces[:2]
+        if self._joins is False:
+            return torch.cat([score(self._predictions(piece, kept), piece) for piece in pieces], 1)
+        found = [self._predictions(piece, kept) for piece in first]
         if self._joins is None:
-            self._joins = self._can_join(pieces[:2], batch[: len(pieces[0]) + len(pieces[1])], kept)
-        if self._joins:
-            return self._problem.per_example(_joined([self._predictions(piece, kept) for piece in pieces]), batch)
-        return torch.cat([self._alone(piece, kept) for piece in pieces], 1)
+            apart = torch.cat([score(predictions, piece) for predictions, piece in zip(found, first, strict=True)], 1)
+            self._joins = self._can_join(first, found, batch[: apart.shape[1]], apart)
+            if not self._joins:
+                rest = (score(self._predictions(piece, kept), piece) for piece in pieces[2:])
+                return torch.cat([apart, *rest], 1)
+        return score(_joined([*found, *(self._predictions(piece, kept) for piece in pieces[2:])]), batch)
 
-    def _can_join(self, pieces: Sequence[Batch], batch: Batch, kept: _Kept) -> bool:
+    def _can_join(self, pieces: Sequence[Batch], predictions: Sequence[list[Any]], batch: Batch, apart: Tensor) -> bool:
         """Whether each task's prediction is one small tensor with a row for every example, so that losses of joined
         predictions are the losses of each.
         """
-        found = [self._predictions(piece, kept) for piece in pieces]
-        for piece, predictions in zip(pieces, found, strict=True):
-            if not all(torch.is_tensor(one) and one.shape[:1] == (len(piece),) for one in predictions):
+        for piece, found in zip(pieces, predictions, strict=True):
+            if not all(torch.is_tensor(one) and one.shape[:1] == (len(piece),) for one in found):
                 return False
-        if sum(one.nbytes for one in found[0]) > SMALL * len(pieces[0]):
+        if sum(one.nbytes for one in predictions[0]) > SMALL * len(pieces[0]):
             return False
-        apart = torch.cat([self._alone(piece, kept) for piece in pieces], 1)
         bound = torch.finfo(self._problem.dtype).eps ** 0.5
-        return torch.allclose(self._problem.per_example(_joined(found), batch), apart, bound, bound, equal_nan=True)
+        return torch.allclose(
+            self._problem.per_example(_joined(predictions), batch), apart, bound, bound, equal_nan=True
+        )
 
     def _predictions(self, piece: Batch, kept: _Kept) -> list[Any]:
         self._put_back(kept)
         predictions: list[Any] = arrange(self._scored.output(piece.inputs), self._problem.names)
         return predictions
-
-    def _alone(self, piece: Batch, kept: _Kept) -> Tensor:
-        self._put_back(kept)
-        return self._call(piece.inputs, piece.targets)
 
 
 def _joined(predictions: Sequence[list[Tensor]]) -> list[Tensor]:

@@ -198,7 +198,12 @@ class _Bench:
         size += memory.peak(lambda: built.append(engine.build(problem)), problem.device) + self._extra[1]
         size += memory.peak(lambda: self._begun(built[0], points), problem.device)
         rows = self._begun(built[0], points)
-        need = memory.need(lambda count: rows(self._examples(count)), problem.device)
+        several = engine.at_once // engine.micro_batch
+
+        def evaluated(count: int) -> Tensor:
+            return rows(self._examples(count * several), count) if several > 1 else rows(self._examples(count))
+
+        need = memory.need(evaluated, problem.device)
         return _Workplace(points, built[0], seconds + points * self._extra[0], size, need)
 
     def climb(self, there: _Workplace, engine_of: Callable[[int], Engine], holder: _Contender | None) -> _Contender:
