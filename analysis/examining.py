@@ -254,6 +254,14 @@ class _Work:
     def group(self) -> str:
         return self.task.group(self.run)
 
+    @property
+    def subject(self) -> Subject:
+        return Subject(matrix=KINDS[self.chosen.matrix].label, subset=self.task.subset.label)
+
+    def operators(self, problem: Problem, theta: Any, buffers: Any) -> Any:
+        """The matrices of every task and of the average at some parameters, by name."""
+        return hessians(problem, theta, buffers, self.task.subset, KINDS[self.chosen.matrix], _product(self.chosen))
+
 
 def _eigenvalues(work: _Work) -> dict[str, Record]:
     before = work.part.known(work.group, TracksUnderway)
@@ -272,10 +280,7 @@ def _eigenvalues(work: _Work) -> dict[str, Record]:
 
 def _densities(work: _Work) -> dict[str, Record]:
     problem, run, chosen, task, part = work.problem, work.run, work.chosen, work.task, work.part
-    names, kind = densities.names_of(problem, chosen.tasks), KINDS[chosen.matrix]
-
-    def operators(of: Problem, theta: Any, buffers: Any) -> Any:
-        return hessians(of, theta, buffers, task.subset, kind, _product(chosen))
+    names = densities.names_of(problem, chosen.tasks)
 
     def groups(step: int, operator: str) -> tuple[str, str]:
         tail = f"{safe_name(operator)}/{step}"
@@ -298,8 +303,8 @@ def _densities(work: _Work) -> dict[str, Record]:
         work.rows,
         _measurement(chosen),
         names,
-        operators,
-        Subject(matrix=kind.label, subset=task.subset.label),
+        work.operators,
+        work.subject,
         tuple(known()),
         lambda one: part.save(placed(one)),
         work.tell,
@@ -311,17 +316,11 @@ def _densities(work: _Work) -> dict[str, Record]:
 
 
 def _traces(work: _Work) -> dict[str, Record]:
-    chosen, kind = work.chosen, KINDS[work.chosen.matrix]
-
-    def operators(of: Problem, theta: Any, buffers: Any) -> Any:
-        return hessians(of, theta, buffers, work.task.subset, kind, _product(chosen))
+    chosen, way = work.chosen, _measurement(work.chosen).way
 
     def measured(row: int) -> Traces:
-        names, subject = chosen.tasks, Subject(matrix=kind.label, subset=work.task.subset.label)
-        way, count = _measurement(chosen).way, chosen.trace
-        return summaries.traces_along(
-            work.problem, work.run, [row], way, count, names, operators, subject, chosen.seed, work.tell
-        )
+        of = chosen.tasks, work.operators, work.subject
+        return summaries.traces_along(work.problem, work.run, [row], way, chosen.trace, *of, chosen.seed, work.tell)
 
     return _snapshot_by_snapshot(work, Traces, measured)
 

@@ -49,8 +49,7 @@ class _Writing(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.constants: dict[str, Tensor] = {}
         self._places: Any = WeakTensorKeyDictionary()
         for number, tensor in enumerate(tensors):
-            self._places[tensor] = self.graph.placeholder(f"given_{number}")
-            self._places[tensor].meta[DTYPE] = tensor.dtype
+            self._put(tensor, self.graph.placeholder(f"given_{number}"))
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -62,8 +61,7 @@ class _Writing(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if tensor not in self._places:
             name = f"constant_{len(self.constants)}"
             self.constants[name] = tensor
-            self._places[tensor] = self.graph.get_attr(name)
-            self._places[tensor].meta[DTYPE] = tensor.dtype
+            self._put(tensor, self.graph.get_attr(name))
         found: Node = self._places[tensor]
         return found
 

@@ -65,7 +65,7 @@ def record(function: Function, vector: list[Tensor], given: list[Tensor]) -> Rec
     made = written_down(flat, tensors)
     _copy_rather_than_write(made.graph)
     if any(_writes(node) for node in made.graph.nodes):
-        made = written_down(functionalize(flat, remove="mutations"), tensors)
+        made = written_down(functionalize(made, remove="mutations"), tensors)
     if any(_writes(node) for node in made.graph.nodes):
         raise LandscapeError("expected a product without operations that write into their inputs")
     _share(made.graph)

@@ -180,13 +180,6 @@ def traces_along(
         for name in chosen:
             table[-1].append(moments(found[name], way, products, seed, 1))
             progress(table[-1][-1].products)
-    numbers = {
-        "trace": [[one.trace_estimate for one in line] for line in table],
-        "frobenius": [[one.frobenius for one in line] for line in table],
-        "participation": [[participation(one) for one in line] for line in table],
-    }
-    values = {name: np.array([[one.value for one in line] for line in lines]) for name, lines in numbers.items()}
-    errors = {f"{n}_stderr": np.array([[one.stderr for one in line] for line in lines]) for n, lines in numbers.items()}
     return Traces(
         run=run_of(trajectory),
         operators=chosen,
@@ -194,8 +187,7 @@ def traces_along(
         subset=subject.subset,
         steps=trajectory.steps[list(rows)],
         size=table[0][0].size,
-        **values,
-        **errors,
+        **_arrays([[_with_errors(_of_moments(one)) for one in line] for line in table]),
         way=way.label,
         trace_quantile=quantile(table[0][0].trace.size),
         seed=seed,
@@ -223,7 +215,6 @@ def summarise(spectra: Sequence[Spectrum]) -> SpectrumSummary:
             if (step, name) not in by:
                 raise LandscapeError(f"the spectrum of {name} at step {step} is missing: measure it first")
     table = [[_numbers(by[step, name]) for name in operators] for step in steps]
-    arrays = {key: np.array([[cell[key] for cell in row] for row in table]) for key in table[0][0]}
     gaps = 2 * len(steps) * len(operators)
     return SpectrumSummary(
         run=first.run,
@@ -232,7 +223,7 @@ def summarise(spectra: Sequence[Spectrum]) -> SpectrumSummary:
         subset=first.subset,
         steps=np.array(steps),
         size=first.size,
-        **arrays,
+        **_arrays(table),
         gap_limit=gap_limit(len(first.nodes), gaps),
         way=sampled.way,
         density_quantile=first.quantile,
@@ -256,23 +247,37 @@ def _require_one_kind(spectra: Sequence[Spectrum]) -> None:
         )
 
 
+def _arrays(table: Sequence[Sequence[dict[str, float]]]) -> dict[str, Array]:
+    """[snapshot, operator] of every number."""
+    return {key: np.array([[cell[key] for cell in row] for row in table]) for key in table[0][0]}
+
+
+def _of_moments(sampled: Moments) -> dict[str, Estimate]:
+    return {
+        "trace": sampled.trace_estimate,
+        "frobenius": sampled.frobenius,
+        "participation": participation(sampled),
+    }
+
+
+def _with_errors(found: dict[str, Estimate]) -> dict[str, float]:
+    errors = {f"{name}_stderr": estimate.stderr for name, estimate in found.items()}
+    return {**{name: estimate.value for name, estimate in found.items()}, **errors}
+
+
 def _numbers(one: Spectrum) -> dict[str, float]:
     density, sampled = one.density, one.moments
     share, low, high = density.negative()
     found = {
-        "trace": sampled.trace_estimate,
-        "frobenius": sampled.frobenius,
+        **_of_moments(sampled),
         "negative": mean_over_probes(share),
         "resolved": resolved(density),
         "negative_mass": negative_mass(density),
         "intrinsic": intrinsic(sampled, density.norm),
-        "participation": participation(sampled),
         "entropy": entropy(density),
     }
-    errors = {f"{name}_stderr": estimate.stderr for name, estimate in found.items()}
     return {
-        **{name: estimate.value for name, estimate in found.items()},
-        **errors,
+        **_with_errors(found),
         "norm": density.norm,
         "negative_low": float(low.mean()),
         "negative_high": float(high.mean()),

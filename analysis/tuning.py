@@ -257,9 +257,6 @@ class _Bench:
         """None where more memory is needed than there is."""
         size, device = engine.micro_batch, self._problem.device
 
-        def once() -> None:
-            rows(self._examples(size))
-
         def all_at_once() -> None:
             piece_by_piece(rows, self._examples(max(size, min(engine.at_once, len(self._batch)))), engine)
 
@@ -269,7 +266,7 @@ class _Bench:
             if used > self.room:
                 return None
             if not self.tried:
-                taken = min(_seconds(once, device) for _ in range(REPEATS))
+                taken = min(_seconds(lambda: rows(self._examples(size)), device) for _ in range(REPEATS))
                 self._some, self.brief = int(self._budget.seconds / PER_TIMING / taken * size), taken < BRIEF
         except (RuntimeError, MemoryError) as error:
             if not memory.ran_out(error):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from analysis.results import AVERAGE, SpectrumSummary, Traces
+from analysis.results import SpectrumSummary, Traces
+from figures.scenes.barred import title_of
 from figures.scenes.words import count
 from figures.tables import Cell, Table, number, table, with_error
 
@@ -25,8 +26,7 @@ def spectrum_table(record: SpectrumSummary, snapshot: int = -1) -> Table:
     )
     rows = [_row(record, snapshot, k) for k in range(len(record.operators))]
     note = (
-        f"{record.matrix} on {record.subset}, {count(record.size, 'parameter')}, "
-        f"{count(record.examples, 'evaluation example')}. \u00b1: standard error over probes ({record.way}; shares "
+        f"{_about(record)} \u00b1: standard error over probes ({record.way}; shares "
         "and entropy by stochastic Lanczos quadrature). Below the share: where it can lie for the number of nodes, and "
         "what is surely negative, further from zero than the resolution. The density's error is a Wasserstein-1 "
         "distance: of few probes, and at most of few nodes. In loss / parameter\u00b2 where no unit is said. "
@@ -40,19 +40,25 @@ def traces_table(record: Traces) -> Table:
     rows = [
         [
             Cell(f"{step:,}"),
-            Cell("average of the tasks" if name == AVERAGE else name),
+            Cell(title_of(name)),
             *(Cell(_both(record, field, s, k)) for field in ("trace", "frobenius", "participation")),
         ]
         for s, step in enumerate(record.steps.tolist())
         for k, name in enumerate(record.operators)
     ]
     note = (
-        f"{record.matrix} on {record.subset}, {count(record.size, 'parameter')}, "
-        f"{count(record.examples, 'evaluation example')}. \u00b1: standard error over probes ({record.way}). In "
+        f"{_about(record)} \u00b1: standard error over probes ({record.way}). In "
         f"loss / parameter\u00b2 where no unit is said. {count(record.products, 'product')} in all."
     )
     head = ("step", "loss", "trace", "Frobenius norm", "tr\u00b2 / \u2016H\u2016\u00b2")
     return table(f"Traces of {record.run.name}", head, rows, note)
+
+
+def _about(record: Traces) -> str:
+    return (
+        f"{record.matrix} on {record.subset}, {count(record.size, 'parameter')}, "
+        f"{count(record.examples, 'evaluation example')}."
+    )
 
 
 def _both(record: Traces, field: str, s: int, k: int, digits: int = 4) -> str:
@@ -62,9 +68,8 @@ def _both(record: Traces, field: str, s: int, k: int, digits: int = 4) -> str:
 
 def _row(record: SpectrumSummary, s: int, k: int) -> list[Cell]:
     low, high, sure = (100 * float(v[s, k]) for v in (record.negative_low, record.negative_high, record.resolved))
-    name = record.operators[k]
     return [
-        Cell("average of the tasks" if name == AVERAGE else name),
+        Cell(title_of(record.operators[k])),
         Cell(_both(record, "trace", s, k)),
         Cell(_both(record, "frobenius", s, k)),
         Cell(number(float(record.norm[s, k]))),

@@ -84,12 +84,10 @@ def interval(record: Traces, quantity: Quantity, operator: int) -> tuple[Array, 
     negative share the bounds that the number of nodes leaves.
     """
     value = getattr(record, quantity.field)[:, operator]
-    if not isinstance(record, SpectrumSummary):
-        half = record.trace_quantile * getattr(record, f"{quantity.field}_stderr")[:, operator]
-        return value, value - half, value + half
-    if quantity.field == "negative":
+    if quantity.field == "negative" and isinstance(record, SpectrumSummary):
         return value, record.negative_low[:, operator], record.negative_high[:, operator]
-    half = record.trace_quantile if quantity.sampled else record.density_quantile
+    of_density = isinstance(record, SpectrumSummary) and not quantity.sampled
+    half = getattr(record, "density_quantile" if of_density else "trace_quantile")
     half = half * getattr(record, f"{quantity.field}_stderr")[:, operator]
     return value, value - half, value + half
 

@@ -334,6 +334,21 @@ def test_losses_of_several_micro_batches_are_computed_together_where_that_is_rig
     assert sum(seen) == 4 * 16 + {4: 8 + 8, 4000: 0, 0: 8}[width], "two micro-batches are tried both ways"
 
 
+def test_a_loss_that_stands_no_more_rows_than_a_micro_batch_has_is_computed_as_it_was():
+    problem = cases.make("plain")
+    (one, two), thetas = problem.tasks, points_of(problem, 1)
+
+    def loss(prediction, target):
+        if len(target) > 4:
+            raise ValueError("four at most")
+        return one.loss(prediction, target)
+
+    expected = plain(problem, *thetas)
+    problem.tasks = (replace(one, loss=loss), two)
+    found = BackingOff(Sequential(4), problem)(*thetas)(problem.evaluation).mean(2)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+
+
 class Gluttonous(cases.Trunk):
     """Runs out of memory with more than so many examples."""
 

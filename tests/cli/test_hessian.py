@@ -32,7 +32,7 @@ def test_a_plan_measures_nothing(full: Desk) -> None:
 
 
 def test_everything_is_saved_drawn_and_reported(full: Desk) -> None:
-    words = (
+    words = [
         "--density",
         "--agreement",
         "--sharpness",
@@ -43,7 +43,7 @@ def test_everything_is_saved_drawn_and_reported(full: Desk) -> None:
         "6",
         "--trace-products",
         "12",
-    )
+    ]
     full.do("hessian", "run.h5", "--at", "n=2", "--top", "2", "--pairs", "2", *words, "--out", "new.h5")
     full.do("figures", "new.h5", "--out", "figs", "--format", "png")
     drawn = {path.stem for path in (full.folder / "figs").glob("*.png")}
@@ -57,7 +57,7 @@ def test_everything_is_saved_drawn_and_reported(full: Desk) -> None:
 
 
 def test_traces_are_told_saved_drawn_and_not_measured_twice(full: Desk) -> None:
-    words = (
+    words = [
         "hessian",
         "run.h5",
         "--at",
@@ -69,7 +69,7 @@ def test_traces_are_told_saved_drawn_and_not_measured_twice(full: Desk) -> None:
         "12",
         "--out",
         "traces.h5",
-    )
+    ]
     ran = full.do(*words)
     record = archive.load(full.folder / "traces.h5", "trace/averaged-0").record
     value, error = record.trace[0, 0], record.trace_stderr[0, 0]
