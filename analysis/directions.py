@@ -10,7 +10,7 @@ import torch
 from analysis import planes
 from analysis.heads import CentreHeads, InterpolatedHeads, PlaneHeads
 from analysis.operators import hessians
-from analysis.results import AVERAGE, Array, Line, Plane
+from analysis.results import AVERAGE, Array, Eigenpairs, Line, Plane
 from analysis.spectra import Accuracy, top_eigenpairs
 from analysis.subsets import Everything, Shared, Subset
 from analysis.subspaces import Frame, Place, build, require_one_layout, restricted
@@ -65,25 +65,36 @@ def between(
     return build(Line, frame, (second.theta - frame.origin)[None], f"line {names[0]}", axes=names)
 
 
-def eigenvectors(problem: Problem, place: Place, tasks: Sequence[str] = (AVERAGE,), accuracy: float = 1e-3) -> Plane:
-    """The plane of two leading Hessian eigenvectors on the shared parameters, orthonormal.
+def eigenvectors(
+    problem: Problem,
+    place: Place,
+    tasks: Sequence[str] = (AVERAGE,),
+    subset: Subset = Shared(),
+    accuracy: Accuracy = Accuracy(),
+) -> Plane:
+    """The plane of two leading eigenvectors of the Hessian on a subset of the parameters, orthonormal.
 
     One name (a task or `average`): its two largest eigenvalues' vectors. Two names: the leading one of each, the second
-    made orthogonal to the first. Cost: the Hessian products of `spectra.top_eigenpairs`.
+    made orthogonal to the first. Cost: the Hessian products of `spectra.top_eigenpairs`, at most `accuracy.products` of
+    each; where they end short of the tolerance, the recipe says what was reached.
+
+    Raises:
+        LandscapeError: an unknown task, one whose Hessian on the subset is zero, or vectors that lie on one line.
     """
-    operators = hessians(problem, place.theta, place.buffers)
+    operators = hessians(problem, place.theta, place.buffers, subset)
     for task in tasks:
         if task not in operators:
             raise unknown("task", task, operators)
     if not 1 <= len(tasks) <= 2:
         raise LandscapeError(f"expected one or two tasks for a plane of eigenvectors, got {len(tasks)}")
     count = 3 - len(tasks)
-    found = [top_eigenpairs(operators[task], count, accuracy=Accuracy(accuracy)) for task in tasks]
+    found = [top_eigenpairs(operators[task], count, accuracy=accuracy) for task in tasks]
+    short = [_short_of(task, pairs, place, subset) for task, pairs in zip(tasks, found, strict=True)]
     vectors = _orthonormal(np.concatenate([pairs.vectors for pairs in found]).astype(np.float64), "eigenvectors")
     words = [f"eigenvector {k + 1} of {t}" for t, p in zip(tasks, found, strict=True) for k in range(len(p.values))]
-    recipe = f"plane of {' and '.join(words)} at {place.words}"
-    frame = Frame.at(place, Shared())
-    return planes.spanned(frame, _embedded(problem.layout, vectors), recipe, (words[0], words[1]))
+    recipe = f"plane of {' and '.join(words)} at {place.words}{''.join(short)}"
+    frame = Frame.at(place, subset)
+    return planes.spanned(frame, _embedded(frame, vectors), recipe, (words[0], words[1]))
 
 
 def gradients(problem: Problem, place: Place, tasks: tuple[str, str], subset: Subset = Shared()) -> Plane:
@@ -106,12 +117,13 @@ def gradients(problem: Problem, place: Place, tasks: tuple[str, str], subset: Su
     return planes.spanned(frame, found / lengths[:, None], recipe, (names[0], names[1]))
 
 
-def local(problem: Problem, place: Place, accuracy: float = 1e-3) -> Plane:
-    """The local plane of a snapshot on the shared parameters: the update into it, and its sharpest direction.
+def local(problem: Problem, place: Place, subset: Subset = Shared(), accuracy: Accuracy = Accuracy()) -> Plane:
+    """The local plane of a snapshot on a subset of the parameters: the update into it, and its sharpest direction.
 
     x runs along theta_s - theta_(s-1), the change since the snapshot before (after it, for the first); y along the
     leading eigenvector of the averaged loss's Hessian, made orthogonal to x. Both have unit length.
-    Cost: the Hessian products of one eigenpair.
+    Cost: the Hessian products of one eigenpair, at most `accuracy.products`; where they end short of the tolerance, the
+    recipe says what was reached.
     """
     row = range(len(place.run))[place.row]
     if len(place.run) < 2:
@@ -120,14 +132,15 @@ def local(problem: Problem, place: Place, accuracy: float = 1e-3) -> Plane:
         )
     ends = (row - 1, row) if row else (0, 1)
     before, after = (Place(place.run, r) for r in ends)
-    shared = problem.layout.index()
-    update = (after.theta - before.theta)[shared]
-    operator = hessians(problem, place.theta, place.buffers)[AVERAGE]
-    sharpest = top_eigenpairs(operator, 1, accuracy=Accuracy(accuracy)).vectors[0].astype(np.float64)
-    vectors = _orthonormal(np.stack([update, sharpest]), "update and curvature")
+    frame = Frame.at(place, subset)
+    update = restricted(after.theta - before.theta, frame.spans)
+    operator = hessians(problem, place.theta, place.buffers, subset)[AVERAGE]
+    sharpest = top_eigenpairs(operator, 1, accuracy=accuracy)
+    short = _short_of(AVERAGE, sharpest, place, subset)
+    vectors = _orthonormal(np.stack([update, sharpest.vectors[0].astype(np.float64)]), "update and curvature")
     names = (f"update from {before.words} to {after.words}", "sharpest direction of the average")
-    recipe = f"local plane of {place.words}: update and curvature"
-    return planes.spanned(Frame.at(place, Shared()), _embedded(problem.layout, vectors), recipe, names)
+    recipe = f"local plane of {place.words}: update and curvature{short}"
+    return planes.spanned(frame, _embedded(frame, vectors), recipe, names)
 
 
 def full_gradient(problem: Problem, place: Place, task: int) -> Array:
@@ -159,10 +172,23 @@ def _orthonormal(vectors: Array, what: str) -> Array:
     return np.stack([first, rest / np.linalg.norm(rest)])
 
 
-def _embedded(layout: Layout, vectors: Array) -> Array:
-    """Vectors on the shared parameters as directions of theta, zero elsewhere."""
-    full = np.zeros((len(vectors), layout.size))
-    full[:, layout.index()] = vectors
+def _short_of(task: str, pairs: Eigenpairs, place: Place, subset: Subset) -> str:
+    """For the recipe, what a search that ended short of its tolerance has reached; nothing of one that met it.
+
+    Any vector is an eigenvector of zero, so that a search there ends in its start, which says nothing: refused.
+    """
+    if not pairs.values.all():
+        raise LandscapeError(
+            f"the Hessian of {task} at {place.words} has no curvature in some direction asked for, on the parameters: "
+            f"{subset.label}: expected {len(pairs.values)} eigenvalues other than zero; choose another task or subset"
+        )
+    return "" if pairs.converged.all() else f", not converged ({task}: {pairs.outcome})"
+
+
+def _embedded(frame: Frame, vectors: Array) -> Array:
+    """Vectors on a frame's subset as directions of theta, zero elsewhere."""
+    full = np.zeros((len(vectors), frame.layout.size))
+    full[:, np.concatenate([np.arange(span.start, span.stop) for span in frame.spans])] = vectors
     return full
 
 

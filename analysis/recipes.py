@@ -62,11 +62,11 @@ def plane(chosen: SurfaceSettings, problem: Problem, runs: Sequence[Trajectory])
         case "random-line":
             return directions.random_line(here, chosen.seed, subset)
         case "eigenvectors":
-            return directions.eigenvectors(problem, here, chosen.tasks or (AVERAGE,))
+            return directions.eigenvectors(problem, here, chosen.tasks or (AVERAGE,), subset)
         case "gradients":
             return directions.gradients(problem, here, _two_tasks(chosen, problem), subset)
         case "local":
-            return directions.local(problem, here)
+            return directions.local(problem, here, subset)
     return _given(chosen, Frame.at(here, subset))
 
 

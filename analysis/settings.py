@@ -89,6 +89,13 @@ PLANES = ("principal", "random", "through", "eigenvectors", "gradients", "local"
 LINES = ("line", "random-line")
 PRECONDITIONERS, ORDERS = ("none", "adam", "stored"), ("usual", "all", "none")
 _DRAWN = ("random", "random-line")
+_ONLY_OF = {
+    "centre": tuple(word for word in (*PLANES, *LINES) if word not in ("through", "line")),
+    "through": ("through", "line"),
+    "tasks": ("eigenvectors", "gradients"),
+    "vectors": ("given",),
+}
+"""Which planes and lines a setting says something about."""
 _WORDS = {
     "plane": (*PLANES, *LINES),
     "heads": ("centre", "interpolated", "refitted"),
@@ -133,6 +140,16 @@ class SurfaceSettings(_Section):
             for word in [given] if isinstance(given, str) else given:
                 if word not in valid:
                     raise unknown(name.replace("_", " "), word, valid)
+        for name, planes in _ONLY_OF.items():
+            if getattr(self, name) and self.plane not in planes:
+                raise ValueError(
+                    f"expected {name} with one of {', '.join(planes)}, got it with the plane {self.plane!r}: leave it "
+                    "out, or choose another plane"
+                )
+        if self.reach and self.rise:
+            raise ValueError(f"expected a reach or a rise, got both ({self.reach:g} and {self.rise:g}): choose one")
+        if self.budget != type(self).model_fields["budget"].default and not self.adaptive:
+            raise ValueError(f"expected a tolerance (adaptive) for a budget of {self.budget:g}, got none: give one")
         if self.draws > 1 and self.plane not in _DRAWN:
             raise ValueError(f"expected several draws of a random plane or line, got the plane {self.plane!r}")
         if self.plane in LINES and (self.adaptive or self.conflict):

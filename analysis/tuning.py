@@ -313,6 +313,8 @@ class _Bench:
 
 def _words(size: float) -> str:
     """Rounded up, so that what is said to be enough is."""
+    if size < 2**10:
+        return f"{math.ceil(size)} bytes"
     return f"{math.ceil(size / 2**20)} MiB" if size >= 100 * 2**20 else f"{math.ceil(size / 2**10)} KiB"
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -9,7 +11,8 @@ import torch
 from analysis import directions, planes
 from analysis.heads import CentreHeads, InterpolatedHeads
 from analysis.planes import AtPlace
-from analysis.subsets import Everything, Named, Shared
+from analysis.spectra import Accuracy
+from analysis.subsets import Everything, Head, Named, Shared
 from analysis.subspaces import Frame, Place, beside, point
 from landscape import problems, training
 from landscape.errors import LandscapeError
@@ -155,17 +158,63 @@ def test_eigenvector_planes_of_quadratics_hold_the_leading_vectors(quadratic):
     hessians = problem.model.hessians.numpy()
     shared = problem.layout.index()
     for name, matrix in (("average", hessians.mean(0)), ("task2", hessians[1])):
-        plane = directions.eigenvectors(problem, Place(run), (name,), accuracy=1e-9)
+        plane = directions.eigenvectors(problem, Place(run), (name,), accuracy=Accuracy(1e-9))
         vectors = np.linalg.eigh(matrix)[1][:, ::-1][:, :2]
         overlap = np.abs(plane.basis[:, shared] @ vectors)
         np.testing.assert_allclose(overlap, np.eye(2), atol=1e-7)  # residual 1e-9 over gaps above 1e-2
         assert not np.delete(plane.basis, shared, 1).any()
-    both = directions.eigenvectors(problem, Place(run), ("task1", "task3"), accuracy=1e-9)
+    both = directions.eigenvectors(problem, Place(run), ("task1", "task3"), accuracy=Accuracy(1e-9))
     first, third = (np.linalg.eigh(hessians[t])[1][:, -1] for t in (0, 2))
     assert abs(both.basis[0, shared] @ first) == pytest.approx(1, abs=1e-7)
     assert np.linalg.norm(both.basis[:, shared] @ third) == pytest.approx(1, abs=1e-7), "the third's lies in the plane"
     with pytest.raises(LandscapeError, match=r"unknown task 'task4'.*did you mean 'task\d'"):
         directions.eigenvectors(problem, Place(run), ("task4",))
+
+
+SHORT = Accuracy(1e-9, products=3)
+WITH_A_HEAD = Named("theta", "heads.1")
+
+
+def test_planes_of_curvature_are_about_the_subset_asked_for(quadratic):
+    problem, run = quadratic
+    theta = torch.tensor(run.theta[-1], dtype=torch.float64)
+    buffers = torch.tensor(run.buffers[-1])
+
+    def task2(at):
+        return problem.losses(at, problem.evaluation, buffers)[1].mean()
+
+    matrix = torch.autograd.functional.hessian(task2, theta).numpy()
+    kept = np.concatenate([problem.layout.index(), problem.layout.index("task2")])
+    values, vectors = np.linalg.eigh(matrix[np.ix_(kept, kept)])
+    plane = directions.eigenvectors(problem, Place(run), ("task2",), WITH_A_HEAD, accuracy=Accuracy(1e-9))
+    assert values[-1] - values[-3] > 1e-2, "two leading values apart from the others, or the plane is not defined"
+    overlap = np.linalg.svd(plane.basis[:, kept] @ vectors[:, -2:])[1]
+    np.testing.assert_allclose(overlap, 1, atol=1e-7)  # residual 1e-9 over gaps above 1e-2
+    assert not np.delete(plane.basis, kept, 1).any()
+    assert plane.subset == "theta, heads.1"
+
+    local = directions.local(problem, Place(run), Head("task2"), accuracy=Accuracy(1e-9))
+    head = problem.layout.index("task2")
+    update = (run.theta[-1] - run.theta[-2])[head]
+    np.testing.assert_allclose(local.basis[0, head], update / np.linalg.norm(update), rtol=1e-12)
+    assert not np.delete(local.basis, head, 1).any()
+
+
+def test_a_plane_of_no_curvature_is_refused(quadratic):
+    problem, run = quadratic
+    with pytest.raises(LandscapeError, match=r"Hessian of task1 at .* no curvature in some direction .*head of task2"):
+        directions.eigenvectors(problem, Place(run), ("task1",), Head("task2"))
+
+
+def test_a_plane_says_where_its_eigenvectors_did_not_converge(quadratic):
+    problem, run = quadratic
+    plane = directions.eigenvectors(problem, Place(run), accuracy=SHORT)
+    assert re.search(
+        r"not converged \(average: 0 of 2 eigenpairs met the tolerance 1e-09 after \d+ products", plane.recipe
+    )
+    local = directions.local(problem, Place(run), accuracy=SHORT)
+    assert "not converged (average: 0 of 1 eigenpairs" in local.recipe
+    assert "converged" not in directions.local(problem, Place(run)).recipe
 
 
 def test_gradient_planes_of_quadratics_are_the_closed_form(quadratic):
@@ -204,7 +253,7 @@ def test_the_local_plane_holds_the_update_and_the_sharpest_direction(quadratic):
     shared = problem.layout.index()
     sharpest = np.linalg.eigh(problem.model.hessians.numpy().mean(0))[1][:, -1]
     for row, ends in ((-1, (-2, -1)), (0, (0, 1))):
-        plane = directions.local(problem, Place(run, row), accuracy=1e-9)
+        plane = directions.local(problem, Place(run, row), accuracy=Accuracy(1e-9))
         update = (run.theta[ends[1]] - run.theta[ends[0]])[shared]
         np.testing.assert_allclose(plane.basis[0, shared], update / np.linalg.norm(update), rtol=1e-12)
         np.testing.assert_allclose(plane.gram, np.eye(2), atol=1e-12)

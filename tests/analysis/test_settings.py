@@ -179,6 +179,22 @@ def test_a_surface_is_called_after_its_plane_unless_it_has_a_label():
     assert SurfaceSettings(label="a b").title == "a_b"
 
 
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"plane": "line", "centre": "a@last"}, r"expected centre with one of principal, .*'line': leave it out"),
+        ({"through": ["a", "b"]}, r"expected through with one of through, line, got it with the plane 'principal'"),
+        ({"plane": "local", "tasks": ["one"]}, r"expected tasks with one of eigenvectors, gradients, .* 'local'"),
+        ({"vectors": "two.npy"}, r"expected vectors with one of given, got it with the plane 'principal'"),
+        ({"reach": 2, "rise": 9}, r"expected a reach or a rise, got both \(2 and 9\): choose one"),
+        ({"budget": 0.1}, r"expected a tolerance \(adaptive\) for a budget of 0.1, got none: give one"),
+    ],
+)
+def test_a_setting_of_a_surface_that_would_change_nothing_is_refused(given, message):
+    with pytest.raises(LandscapeError, match=message):
+        section(SurfaceSettings, given)
+
+
 def test_a_search_seed_may_be_a_study_s_where_nothing_is_searched():
     assert parse({"seeds": [1000], "strategies": [{"name": "averaged", "rate": 0.1}]}).seeds == [1000]
 

@@ -139,7 +139,9 @@ def test_a_plane_of_other_settings_takes_everything_of_the_old_one_with_it(desk)
         {"plane": "through", "through": ["averaged-0@first", "averaged-0@4", "independent-0@last"]},
         {"plane": "eigenvectors", "tasks": ["first", "picture"]},
         {"plane": "gradients", "subset": "trunk.*", "tasks": ["first", "picture"]},
+        {"plane": "eigenvectors", "subset": "shared", "heads": "refitted", "examples": 32},
         {"plane": "local", "centre": "independent-0@4"},
+        {"plane": "local", "subset": "trunk.*"},
         {"plane": "random", "centre": "averaged-0@first", "seed": 3},
         {"plane": "principal", "subset": "shared", "heads": "interpolated", "centre": "averaged-0@first"},
         {"plane": "principal", "subset": "shared", "heads": "refitted", "examples": 32},
@@ -155,9 +157,7 @@ def test_every_kind_of_plane_is_measured_over_its_origin(desk, words):
     if surface.heads == "as the plane's":
         expected = problem.evaluate(*tensors(surface.plane, problem)).losses
         np.testing.assert_allclose(surface.loss[:, j, i], expected, rtol=1e-5)
-    assert surface.plane.subset == {"gradients": "trunk.*", "eigenvectors": "shared", "local": "shared"}.get(
-        words["plane"], words.get("subset", "all")
-    )
+    assert surface.plane.subset == words.get("subset", "all")
 
 
 def tensors(plane, problem):
