@@ -87,7 +87,7 @@ def paired_effect(differences: Array) -> Effect:
     J removes the bias of a standardised difference (Hedges, 1981). The interval holds every delta for which the
     observed t is not in the tails of the noncentral t distribution with parameter sqrt(n) delta: exact for normal
     differences.
-    Infinite without an interval where the differences are all the same.
+    Infinite without an interval where the differences are all the same; NaN where these are two, since J(1) = 0.
     """
     count = differences.shape[1]
     shift = paired(differences)
@@ -106,7 +106,8 @@ def unpaired_effect(ones: Array, others: Array) -> Effect:
 
 def _effect(t: Array, freedom: Array, scale: float) -> Effect:
     low, high = (noncentrality(t, freedom, share) * scale for share in (1 - ERROR_RATE / 2, ERROR_RATE / 2))
-    return Effect(t * scale * hedges(freedom), low, high)
+    with np.errstate(invalid="ignore"):
+        return Effect(t * scale * hedges(freedom), low, high)
 
 
 def hedges(freedom: Array) -> Array:

@@ -89,6 +89,8 @@ PLANES = ("principal", "random", "through", "eigenvectors", "gradients", "local"
 LINES = ("line", "random-line")
 PRECONDITIONERS, ORDERS = ("none", "adam", "stored"), ("usual", "all", "none")
 _DRAWN = ("random", "random-line")
+_AROUND = ("principal", "through", "line")
+"""Planes and lines whose range is found from the snapshots that they are made of."""
 _ONLY_OF = {
     "centre": tuple(word for word in (*PLANES, *LINES) if word not in ("through", "line")),
     "through": ("through", "line"),
@@ -148,6 +150,11 @@ class SurfaceSettings(_Section):
                 )
         if self.reach and self.rise:
             raise ValueError(f"expected a reach or a rise, got both ({self.reach:g} and {self.rise:g}): choose one")
+        if self.margin != type(self).model_fields["margin"].default and not self._has_margin:
+            raise ValueError(
+                f"expected a margin of {self.margin:g} around the snapshots of {', '.join(_AROUND)}, without reach or "
+                f"rise; got the plane {self.plane!r}, reach {self.reach:g}, rise {self.rise:g}: leave the margin out"
+            )
         if self.budget != type(self).model_fields["budget"].default and not self.adaptive:
             raise ValueError(f"expected a tolerance (adaptive) for a budget of {self.budget:g}, got none: give one")
         if self.draws > 1 and self.plane not in _DRAWN:
@@ -159,6 +166,10 @@ class SurfaceSettings(_Section):
         if self.heads != "centre" and self.subset == "all":
             raise ValueError(f"expected a subset of the parameters for {self.heads} heads, as shared, got all")
         return self
+
+    @property
+    def _has_margin(self) -> bool:
+        return self.plane in _AROUND and not (self.reach or self.rise)
 
     @property
     def title(self) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Protocol
 
-from landscape.errors import LandscapeError
+from landscape.errors import LandscapeError, unknown
 from landscape.trajectory import SHARED, UNUSED, Layout, Slot
 
 
@@ -54,11 +54,16 @@ class Head:
         return f"head of {self.task}"
 
     def spans(self, layout: Layout) -> tuple[slice, ...]:
-        owners = {slot.owner for slot in layout.slots}
-        return _some(
-            layout.spans(self.task),
-            f"no parameter belongs to a head of {self.task!r}: expected one of {', '.join(sorted(owners))}",
-        )
+        tasks = [head.task for head in heads(layout)]
+        if self.task not in tasks:
+            raise (
+                unknown("head", self.task, tasks)
+                if tasks
+                else LandscapeError(
+                    f"no task of the model has a head of its own: expected shared or all, got the head of {self.task!r}"
+                )
+            )
+        return layout.spans(self.task)
 
 
 @dataclass(frozen=True, init=False)

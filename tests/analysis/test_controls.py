@@ -103,7 +103,7 @@ def test_a_run_more_is_measured_alone_and_other_measures_only_compared(trained, 
     ("words", "match"),
     [
         ({"baseline": "mean"}, "unknown label of a baseline 'mean'"),
-        ({"on": ["head:nobody"]}, "no parameter belongs to a head of 'nobody'"),
+        ({"on": ["head:nobody"]}, "unknown head 'nobody'"),
         ({"measures": ["nett"]}, "unknown measure 'nett': .*did you mean 'net'"),
         ({"budgets": ["loss:task9"]}, "unknown budget 'loss:task9'"),
     ],

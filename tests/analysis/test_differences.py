@@ -77,6 +77,13 @@ def test_the_effects_interval_puts_the_observed_t_into_its_tails():
     np.testing.assert_allclose(stats.nct.cdf(t, 6, found.high * root), 0.025, rtol=1e-6)
 
 
+def test_differences_that_are_all_the_same_have_no_interval_and_two_of_them_no_effect():
+    for count, size in ((2, np.nan), (3, -np.inf)):
+        found = differences.paired_effect(np.full((1, count), -1.5))
+        np.testing.assert_array_equal([found.size[0], found.low[0], found.high[0]], [size, np.nan, np.nan])
+    assert differences.paired_effect(np.array([[1.0, 2.0]])).size == 0  # J(1) = 0
+
+
 def test_the_unpaired_effect_is_by_the_pooled_deviation():
     found = differences.unpaired_effect(SOME, OTHER)
     pooled = np.sqrt((6 * SOME.var(1, ddof=1) + 3 * OTHER.var(1, ddof=1)) / 9)

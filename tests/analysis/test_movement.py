@@ -157,7 +157,7 @@ def test_what_cannot_be_measured_is_refused(tmp_path):
     with pytest.raises(LandscapeError, match="expected at least one trajectory, got none"):
         movement.measure([])
     run = write_run(tmp_path / "a.h5", theta(), LAYOUT)
-    with pytest.raises(LandscapeError, match="no parameter belongs to a head of 'two'"):
+    with pytest.raises(LandscapeError, match="unknown head 'two': expected one of one"):
         movement.measure([run], Measuring((Head("two"),)))
     with pytest.raises(LandscapeError, match="expected one direction or more, no draws or more, one worker or more"):
         movement.measure([run], Measuring(directions=0))

@@ -187,12 +187,20 @@ def test_a_surface_is_called_after_its_plane_unless_it_has_a_label():
         ({"plane": "local", "tasks": ["one"]}, r"expected tasks with one of eigenvectors, gradients, .* 'local'"),
         ({"vectors": "two.npy"}, r"expected vectors with one of given, got it with the plane 'principal'"),
         ({"reach": 2, "rise": 9}, r"expected a reach or a rise, got both \(2 and 9\): choose one"),
+        ({"plane": "random", "margin": 0.3}, r"expected a margin of 0.3 around .*got the plane 'random'"),
+        ({"reach": 1, "margin": 0.3}, r"without reach or rise; got the plane 'principal', reach 1, rise 0: leave"),
         ({"budget": 0.1}, r"expected a tolerance \(adaptive\) for a budget of 0.1, got none: give one"),
     ],
 )
 def test_a_setting_of_a_surface_that_would_change_nothing_is_refused(given, message):
     with pytest.raises(LandscapeError, match=message):
         section(SurfaceSettings, given)
+
+
+def test_the_same_settings_are_taken_where_they_say_something():
+    assert section(SurfaceSettings, {"plane": "line", "through": ["a", "b"], "margin": 0.3}).margin == 0.3
+    assert section(SurfaceSettings, {"adaptive": 0.02, "budget": 0.1}).budget == 0.1
+    assert section(SurfaceSettings, {"plane": "gradients", "tasks": ["a", "b"], "centre": "a@2"}).centre == "a@2"
 
 
 def test_a_search_seed_may_be_a_study_s_where_nothing_is_searched():

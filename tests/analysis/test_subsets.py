@@ -49,7 +49,7 @@ def test_words_are_subsets_and_labels_say_which(text, subset):
     [
         (Named("trunc.0.*"), r"no parameter matches 'trunc\.0\.\*'.*the nearest is 'trunk\.0\.(bias|weight)'"),
         (Named("trunk.*", "three.bias"), r"no parameter matches 'three\.bias'"),
-        (Head("three"), r"no parameter belongs to a head of 'three': expected one of one, shared, two"),
+        (Head("three"), r"unknown head 'three': expected one of one, two"),
     ],
 )
 def test_what_matches_nothing_names_the_nearest(subset, message):

@@ -164,7 +164,7 @@ def test_seeds_that_do_not_match_are_compared_unpaired_and_it_is_said(here: tupl
         (("--measure", "nett"), "unknown measure 'nett': expected one of .*did you mean 'net'"),
         (("--budget", "epochs"), "unknown budget 'epochs': expected one of .*steps"),
         (("--budget", "loss:tsk1"), "unknown budget 'loss:tsk1': .*did you mean 'loss:task1'"),
-        (("--on", "head:nobody"), "no parameter belongs to a head of 'nobody': expected one of"),
+        (("--on", "head:nobody"), "unknown head 'nobody': expected one of"),
         (("--on", "trnk.*"), "no parameter matches 'trnk"),
         (("--baseline", "mean"), "unknown label of a baseline 'mean': expected one of =1.1, averaged"),
         (("--pairing", "pairs"), "unknown pairing 'pairs': expected one of auto, none, seed"),
