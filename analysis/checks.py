@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
+from analysis import engines
+from analysis.engines import Bfloat16, Compiled, Engine
 from analysis.examples import evaluation
 from analysis.points import Conditions
-from analysis.results import Array, Check, PathLosses, Plane, Surface
+from analysis.results import Array, Check, PathLosses, Plane, Profile, Surface
 from landscape.data import Batch
 from landscape.problem import Problem
 from landscape.randomness import generator
 from landscape.trajectory import Trajectory
+
+FEW, SEVERAL = 3, 25
+"""Points that are looked at, and where an engine's arithmetic causes an error of its own."""
 
 
 def recorded_losses(problem: Problem, trajectories: Sequence[Trajectory]) -> Check:
@@ -29,17 +35,28 @@ def recorded_losses(problem: Problem, trajectories: Sequence[Trajectory]) -> Che
 
 
 def plain_loop(
-    problem: Problem, surface: Surface, points: int = 3, seed: int = 0, conditions: Conditions = Conditions()
+    problem: Problem,
+    found: Surface | Profile,
+    points: int | None = None,
+    seed: int = 0,
+    conditions: Conditions = Conditions(),
 ) -> Check:
-    """Some points of a surface against a module whose weights are set and that is called in a plain loop."""
+    """Some points of a surface or a profile against a module whose weights are set and that is called in a plain loop.
+
+    The point of the least averaged loss, where a relative change is largest, and others at random. Where the engine
+    computes in other arithmetic, this is the error that it causes, and what passes is what is to be expected of that.
+    Cost: one forward pass of the examples a point: 3 points, or 25 with such an engine.
+    """
+    arithmetic = arithmetic_of(engines.parse(found.engine))
+    count = min(points or (FEW if arithmetic.usual else SEVERAL), int(found.done.sum()))
     worst = 0.0
-    for j, i, each in _at_some_points(problem, surface, points, seed, conditions):
-        worst = max(worst, _apart(each.mean(1), surface.loss[:, j, i]))
+    for measured, each in _at_some_points(problem, found, count, seed, conditions):
+        worst = max(worst, _apart(measured, each.mean(1)))
     return Check(
-        f"surface at {points} points, against a module with these weights in a plain loop",
+        f"{_kind(found)} at {count} points, against a module with these weights in a plain loop",
         worst,
-        1e-5,
-        "rounding of the model's precision",
+        arithmetic.limit,
+        arithmetic.words,
     )
 
 
@@ -56,35 +73,71 @@ def path_ends(found: PathLosses, recorded: Array) -> Check:
 
 
 def recomposed_average(
-    problem: Problem, surface: Surface, points: int = 3, seed: int = 1, conditions: Conditions = Conditions()
+    problem: Problem,
+    found: Surface | Profile,
+    points: int = 3,
+    seed: int = 1,
+    conditions: Conditions = Conditions(),
 ) -> Check:
-    """The average of the tasks' surfaces at some points, against the mean over examples of each example's average."""
+    """The average of the tasks' losses at some points, against the mean over examples of each example's average."""
+    arithmetic = arithmetic_of(engines.parse(found.engine))
     worst = 0.0
-    for j, i, each in _at_some_points(problem, surface, points, seed, conditions):
-        worst = max(worst, _apart(each.mean(0).mean(), surface.loss[:, j, i].mean()))
+    for measured, each in _at_some_points(problem, found, points, seed, conditions):
+        worst = max(worst, _apart(measured.mean(), each.mean(0).mean()))
     return Check(
         f"average of the task losses at {points} points, against the averaged loss evaluated directly",
         worst,
-        1e-5,
-        "rounding of the model's precision",
+        arithmetic.limit,
+        arithmetic.words,
     )
 
 
+@dataclass(frozen=True)
+class Arithmetic:
+    """What a loss may change by, relative, for the numbers that an engine computes with."""
+
+    limit: float
+    words: str
+    usual: bool = False
+    """Whether they are those of a plain loop."""
+
+
+def arithmetic_of(engine: Engine) -> Arithmetic:
+    """That of the model's number type, unless an engine is compiled, or computes in bfloat16."""
+    if isinstance(engine, Compiled):
+        inner = arithmetic_of(engine.inner)
+        return Arithmetic(max(inner.limit, 1e-4), f"{inner.words}, with operations fused by compiling")
+    if isinstance(engine, Bfloat16):
+        return Arithmetic(0.25, "rounding of bfloat16, eight bits of every number")
+    return Arithmetic(1e-5, "rounding of the model's precision", usual=True)
+
+
 def _at_some_points(
-    problem: Problem, surface: Surface, points: int, seed: int, conditions: Conditions
-) -> Iterator[tuple[int, int, Array]]:
-    """Random measured points of a surface (y, x), with every example's losses [T, N] from a plain module."""
+    problem: Problem, found: Surface | Profile, points: int, seed: int, conditions: Conditions
+) -> Iterator[tuple[Array, Array]]:
+    """Losses of measured points [T], each with every example's losses [T, N] from a plain module there."""
     rng, device = generator(seed, "plain loop"), problem.device
-    done = np.argwhere(surface.done)
+    space, axes = (found.plane, (found.y, found.x)) if isinstance(found, Surface) else (found.line, (found.x,))
+    done, losses = np.argwhere(found.done), np.moveaxis(found.loss, 0, -1)
+    average = np.nan_to_num(found.loss.mean(0)[found.done], nan=np.inf)
+    chosen = list(dict.fromkeys([int(average.argmin()), *map(int, rng.permutation(len(done)))]))[:points]
     restate, refit = conditions.statistics.build(problem), conditions.heads.build(problem)
     batch = (conditions.examples or evaluation(problem)).batch
-    for j, i in done[rng.choice(len(done), min(points, len(done)), replace=False)]:
-        theta = surface.plane.origin + surface.x[i] * surface.plane.basis[0] + surface.y[j] * surface.plane.basis[1]
+    at_once = engines.plain(problem, found.engine).micro_batch
+    for row in done[chosen]:
+        at = tuple(int(index) for index in row)
+        where = np.array([axis[index] for axis, index in zip(axes, at, strict=True)])[::-1]
+        theta = space.origin + where @ space.basis
         there = torch.tensor(theta, dtype=problem.dtype, device=device)
-        buffers = torch.tensor(surface.plane.buffers, device=device)
+        buffers = torch.tensor(space.buffers, device=device)
         buffers = buffers if restate is None else restate(there, buffers)
         there = there if refit is None else refit(there, buffers)
-        yield int(j), int(i), _set_and_run(problem, problem.module(there, buffers), batch)
+        module = problem.module(there, buffers)
+        yield losses[at], np.concatenate([_set_and_run(problem, module, piece) for piece in batch.pieces(at_once)], 1)
+
+
+def _kind(found: Surface | Profile) -> str:
+    return "surface" if isinstance(found, Surface) else "line"
 
 
 def _set_and_run(problem: Problem, module: torch.nn.Module, batch: Batch) -> Array:

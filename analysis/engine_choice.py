@@ -1,4 +1,4 @@
-"""The engine that the settings ask for, with what it will cost, and what it costs in accuracy.
+"""The engine that the settings ask for, with what it will cost.
 
 An engine that was chosen by timing is kept for the machine, in the user's cache folder, by the hash of all that the
 timing depends on: chosen anew each time, the same command could give other last digits.
@@ -13,14 +13,11 @@ from analysis import engines, kept_choices, recipes, tuning
 from analysis.engines import Bfloat16, Compiled, Engine, Sequential
 from analysis.examples import evaluation
 from analysis.points import Conditions
-from analysis.results import Check, Subspace
+from analysis.results import Subspace
 from analysis.settings import SurfaceSettings
 from analysis.tuning import Budget
 from landscape.errors import LandscapeError
 from landscape.problem import Problem
-
-LIMITS = {"compiled": 1e-4, "bfloat16": 0.25}
-"""Largest relative change of a loss that passes: roundings in another order; eight bits of every number."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +27,6 @@ class Chosen:
     engine: Engine
     seconds: float
     bytes: int
-    checks: tuple[Check, ...] = ()
 
     def plan(self, points: int) -> str:
         """What is going to be done, in words."""
@@ -60,14 +56,7 @@ def chosen_engine(
         return base
     engine = Bfloat16(base.engine) if chosen.bfloat16 else base.engine
     engine = Compiled(engine) if chosen.compiled else engine
-    named = " and ".join(name for name in LIMITS if getattr(chosen, name))
-    limit = max(limit for name, limit in LIMITS.items() if getattr(chosen, name))
-    error = float(tuning.error_of(engine, problem, space, conditions).max())
-    check = Check(
-        f"largest relative change of a loss by {named}, at a few points", error, limit, "what the choice costs"
-    )
-    timed = _timed(engine, problem, space, conditions)
-    return Chosen(engine, timed.seconds, timed.bytes, (check,))
+    return _timed(engine, problem, space, conditions)
 
 
 def _require_within(base: Chosen, allowed: int, text: str) -> None:

@@ -130,7 +130,7 @@ class Compiled:
     too small for it are filled up by repetition, and what comes of that is left out.
 
     Cost: some seconds to a minute when the first micro-batch is evaluated. Operations are fused, so losses change by
-    roundings of the number type; `analysis.tuning.error_of` measures by how much.
+    roundings of the number type; `analysis.checks.plain_loop` measures by how much.
 
     Raises:
         LandscapeError: on the first evaluation, where the model or a loss cannot be compiled, or there is no compiler.
@@ -164,7 +164,7 @@ class Bfloat16:
     predictions in the problem's number type.
 
     Half the memory, and faster where the processor has instructions for it. bfloat16 has 8 significant bits: a weight
-    is off by up to 0.4 %, a loss by about as much, more where it is small; `analysis.tuning.error_of` measures it. A
+    is off by up to 0.4 %, a loss by about as much, more where it is small; `analysis.checks.plain_loop` measures it. A
     plane whose points differ by less than that in every weight looks like stairs.
     """
 
@@ -221,6 +221,13 @@ def parse(text: str) -> Engine:
     if len(numbers) != len(example.split("x")) or not all(number.isdecimal() for number in numbers):
         raise LandscapeError(f"expected whole numbers with the engine {word!r}, as in {example}, got {text!r}")
     return kind(*map(int, numbers))
+
+
+def plain(problem: Problem, stated: str) -> Sequential:
+    """One point after another in the problem's own numbers, by the problem's micro-batches, or by those of the engine
+    that a result states where they are smaller, since it is known what they need.
+    """
+    return Sequential(min(problem.micro_batch, parse(stated).micro_batch))
 
 
 def _stated(text: str) -> Engine:

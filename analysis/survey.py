@@ -13,11 +13,24 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from analysis import adaptive, archive, checks, conflicts, ensembles, faithfulness, planes, recipes, subsets, surfaces
+from analysis import (
+    adaptive,
+    archive,
+    checks,
+    conflicts,
+    engines,
+    ensembles,
+    faithfulness,
+    planes,
+    recipes,
+    subsets,
+    surfaces,
+)
 from analysis import shape as shapes
 from analysis.archive import Entry, Provenance
 from analysis.desk import Desk, group_of, named, record_hash
 from analysis.engine_choice import Chosen, chosen_engine
+from analysis.engines import Engine
 from analysis.examples import evaluation
 from analysis.points import Conditions
 from analysis.results import (
@@ -99,7 +112,6 @@ class _Work(Generic[Measurement]):
     name: str
     points: int
     steps: Callable[[Conditions, Measurement | None], Iterator[Measurement]]
-    tests: Callable[[Measurement, Conditions], tuple[Check, ...]]
     words: Callable[[Measurement], str]
 
 
@@ -122,7 +134,7 @@ class _Survey:
         else:
             surface = whole = self._surfaces(plane, grid)
         self._shape(whole)
-        self._faithful(plane, shadows)
+        self._faithful(plane, shadows, engines.plain(self._problem, surface.engine))
         if self._chosen.conflict:
             self._conflicts(plane, grid)
         return surface
@@ -195,10 +207,6 @@ class _Survey:
             "surface",
             grid.shape[0] * grid.shape[1],
             lambda conditions, known: surfaces.measuring(self._problem, plane, grid, conditions, known),
-            lambda found, conditions: (
-                checks.plain_loop(self._problem, found, conditions=conditions),
-                checks.recomposed_average(self._problem, found, conditions=conditions),
-            ),
             lambda found: f"{name}: {shape}, {found.examples} examples, tasks {tasks}",
         )
         return self._measured(Surface, f"surface/{name}", plane, pair, work)
@@ -220,10 +228,17 @@ class _Survey:
         with desk.results.stage(work.name, work.points - already) as note:
             steps = work.steps(conditions, known)
             found = desk.results.growing(group, made, steps, lambda record: int(record.done.sum()), already)
-            tests = (*work.tests(found, conditions), *engine.checks)
-            desk.results.save({group: Entry(found, made, tuple(named(group, test) for test in tests))})
+            desk.results.save({group: Entry(found, made, self._checked(group, found, conditions))})
             note(work.words(found))
         return found
+
+    def _checked(self, group: str, found: Surface | Profile, conditions: Conditions) -> tuple[Check, ...]:
+        """What was measured against a plain loop; where an engine computes in other arithmetic, its error is said."""
+        against = checks.plain_loop(self._problem, found, conditions=conditions)
+        average = checks.recomposed_average(self._problem, found, conditions=conditions)
+        if not checks.arithmetic_of(engines.parse(found.engine)).usual:
+            self._desk.progress.say(f"{group}: losses are off by up to {100 * against.value:.2g} % ({against.reason})")
+        return named(group, against), named(group, average)
 
     def _engine(self, space: Plane | Line, conditions: Conditions, known: Surface | Profile | None) -> Chosen:
         before = None if known is None else known.engine
@@ -247,7 +262,7 @@ class _Survey:
         with desk.results.stage("adaptive surface, points at most", points - already) as note:
             steps = adaptive.refining(self._problem, plane, grid, choice, conditions, known)
             found = desk.results.growing(group, made, steps, lambda i: int(i.surface.done.sum()), already)
-            desk.results.save({group: Entry(found, made)})
+            desk.results.save({group: Entry(found, made, self._checked(group, found.surface, conditions))})
             reached = "within" if found.reached else "NOT within"
             worst = float(np.max([*found.error_share, found.average_error_share]))
             share = found.surface.done.mean()
@@ -265,7 +280,7 @@ class _Survey:
         if self._desk.results.known(group, made, SurfaceShape) is None:
             self._desk.results.save({group: Entry(shapes.shape(surface), made)})
 
-    def _faithful(self, plane: Plane, shadows: Sequence[Shadow]) -> None:
+    def _faithful(self, plane: Plane, shadows: Sequence[Shadow], engine: Engine) -> None:
         """True losses beside the plane's, and what the plane shows of the runs."""
         desk, title = self._desk, self._title
         made = self._made({**desk.hashes, "plane": record_hash(plane), "data": self._problem.data_hash}, {})
@@ -275,7 +290,7 @@ class _Survey:
         todo = {g: pair for g, pair in groups.items() if desk.results.known(g, made, Feet) is None}
         if todo:
             with desk.results.stage("true losses beside the plane's", len(todo)) as note:
-                conditions = replace(Conditions(), examples=evaluation(self._problem))
+                conditions = Conditions(engine, examples=evaluation(self._problem))
                 entries = {}
                 for group, (run, shadow) in todo.items():
                     feet = faithfulness.feet(self._problem, plane, shadow, run, conditions)
@@ -338,7 +353,6 @@ class _Survey:
             "line",
             len(x),
             lambda conditions, known: surfaces.profiling(self._problem, line, x, conditions, known),
-            lambda found, conditions: (),
             lambda found: f"{name}: {len(x)} points, {line.recipe}",
         )
         return self._measured(Profile, f"profile/{name}", line, pair, work)

@@ -18,7 +18,7 @@ from analysis.examples import evaluation
 from analysis.heads import AsThePlanes
 from analysis.normalisation import Frozen
 from analysis.points import Conditions, Meter
-from analysis.results import Array, Subspace
+from analysis.results import Subspace
 from analysis.runners import PLAIN, Rows, Runner, Ways
 from landscape.data import Batch
 from landscape.errors import LandscapeError
@@ -123,25 +123,6 @@ def trial(engine: Engine, problem: Problem, space: Subspace, conditions: Conditi
         raise LandscapeError(f"memory runs out with the engine {engine!r}: expected room for it; choose a smaller one")
     one.run()  # what is compiled is compiled here
     return Trial(engine, min(one.run() for _ in range(REPEATS)), one.bytes)
-
-
-def error_of(engine: Engine, problem: Problem, space: Subspace, conditions: Conditions) -> Array:
-    """The error that an engine causes: the largest relative difference of each task's loss from that of plain
-    sequential evaluation, [T], over the origin and the points at plus and minus one along each axis.
-
-    Infinite where only one of the two losses is finite. Cost: 2 (2 k + 2) points of a subspace with k directions.
-    """
-    axes = np.eye(len(space.basis))
-    points = np.concatenate([0 * axes[:1], axes, -axes])
-    found, plain = (
-        Meter(problem, space, replace(conditions, engine=each)).measure(points).loss
-        for each in (engine, Sequential(engine.micro_batch))
-    )
-    same = (found == plain) | (np.isnan(found) & np.isnan(plain))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        apart = np.abs(found - plain) / np.abs(plain)
-    largest: Array = np.max(np.where(same, 0.0, np.where(np.isfinite(apart), apart, np.inf)), axis=1)
-    return largest
 
 
 @dataclass(frozen=True, eq=False)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from analysis import checks, planes, surfaces
+from analysis import checks, directions, planes, surfaces
+from analysis.engines import Bfloat16, Compiled, Sequential, Together
+from analysis.points import Conditions
+from analysis.subspaces import Place
 from analysis.surfaces import Grid
 from landscape import problems, training
 from landscape.optimisers import Optimiser
@@ -16,6 +20,7 @@ from landscape.schedules import Every
 from landscape.strategies import Independent
 from tests.analysis import cases
 from tests.analysis.synthetic import plane_of, write_run
+from tests.analysis.test_surfaces import plane_for
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +68,79 @@ def test_a_surface_agrees_with_a_plain_loop_and_a_spoiled_one_does_not(trained):
     assert not checks.plain_loop(problem, replace(surface, plane=other)).passed
     other = replace(surface.plane, buffers=surface.plane.buffers + 0.1)
     assert not checks.plain_loop(problem, replace(surface, plane=other)).passed
+
+
+def test_a_line_agrees_with_a_plain_loop_and_a_spoiled_one_does_not(trained):
+    problem, runs, _ = trained
+    line = directions.between(Place(runs[0]), Place(runs[1]))
+    profile = surfaces.profile(problem, line, [-0.3, 0.0, 0.4, 1.0])
+    assert checks.plain_loop(problem, profile, points=4).passed
+    assert checks.recomposed_average(problem, profile).passed
+    for loss in (profile.loss[:, ::-1], profile.loss[::-1], profile.loss * (1 + 1e-4)):
+        assert not checks.plain_loop(problem, replace(profile, loss=loss), points=4).passed
+    assert not checks.recomposed_average(problem, replace(profile, loss=profile.loss * (1 + 1e-4))).passed
+
+
+def test_the_least_loss_is_among_the_points_that_are_looked_at(trained):
+    problem, _, surface = trained
+    least = np.unravel_index(surface.loss.mean(0).argmin(), surface.done.shape)
+    loss = surface.loss.copy()
+    loss[(1, *least)] *= 1.001
+    for seed in range(4):
+        check = checks.plain_loop(problem, replace(surface, loss=loss), points=1, seed=seed)
+        assert check.value == pytest.approx(1e-3, rel=1e-2)  # the roundings of float32 are 1e-7
+        assert not check.passed
+
+
+def test_losses_that_are_not_finite_alike_are_no_difference(trained):
+    problem, _, surface = trained
+    first, *others = problem.tasks
+    broken = copy.copy(problem)
+    broken.tasks = (replace(first, loss=lambda p, y: first.loss(p, y) * torch.nan), *others)
+    loss = surface.loss.copy()
+    loss[0] = np.nan
+    assert checks.plain_loop(broken, replace(surface, loss=loss)).passed
+    assert checks.plain_loop(broken, surface).value == np.inf
+
+
+@pytest.mark.parametrize("outer", [Bfloat16, pytest.param(Compiled, marks=pytest.mark.slow)])
+@pytest.mark.filterwarnings("ignore:`torch.jit.script:DeprecationWarning")
+def test_the_error_of_an_engines_arithmetic_is_that_on_the_surface_itself(outer):
+    problem = cases.make("plain", torch.float32)
+    plane, grid = plane_for(problem), Grid(5, 4, 0.7)
+    plain, found = (
+        surfaces.measure(problem, plane, grid, Conditions(engine)) for engine in (Sequential(8), outer(Sequential(8)))
+    )
+    expected = np.abs(found.loss / plain.loss - 1).max()
+    check = checks.plain_loop(problem, found)
+    assert check.name == "surface at 20 points, against a module with these weights in a plain loop", "all of them"
+    assert check.value == pytest.approx(expected, abs=1e-6)  # roundings of float32
+    assert check.passed
+    assert checks.recomposed_average(problem, found).passed
+    if outer is Bfloat16:
+        assert 2**-12 < check.value < 2**-3  # weights are off by up to 2^-9, and there are four layers
+        assert check.limit == 0.25
+        assert not checks.plain_loop(problem, replace(found, loss=found.loss * 1.3)).passed
+    else:
+        assert check.value < 1e-5
+        assert not checks.plain_loop(problem, replace(found, loss=found.loss * (1 + 2e-4))).passed
+
+
+@pytest.mark.parametrize(("engine", "most"), [(Sequential(7), 7), (Sequential(30), 12), (Together(2, 3), 3)], ids=repr)
+def test_no_more_examples_at_once_than_the_engine_takes_or_the_problem(monkeypatch, engine, most):
+    problem = cases.make("plain", examples=40)
+    problem.micro_batch = 12
+    surface = surfaces.measure(problem, plane_for(problem), Grid(3, 3, 0.5), Conditions(engine))
+    seen = []
+
+    def watch(problem, module, batch, run=checks._set_and_run):
+        seen.append(len(batch))
+        return run(problem, module, batch)
+
+    monkeypatch.setattr(checks, "_set_and_run", watch)
+    assert checks.plain_loop(problem, surface).passed
+    assert max(seen) == most
+    assert sum(seen) == 3 * len(problem.evaluation)
 
 
 class Alone(torch.nn.Linear):

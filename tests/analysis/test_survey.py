@@ -123,6 +123,30 @@ def test_training_data_and_other_statistics_stand_beside_the_first_surface(desk)
     assert len({record.loss.tobytes() for record in there.values()}) == 4
 
 
+@pytest.mark.parametrize(
+    ("words", "group"),
+    [
+        ({}, "surface/principal"),
+        ({"plane": "line"}, "profile/line"),
+        ({"nx": 15, "ny": 15, "adaptive": 0.05, "budget": 0.6}, "interpolation/principal"),
+    ],
+    ids=["surface", "line", "adaptive"],
+)
+def test_what_is_measured_is_held_to_a_plain_loop_and_an_engines_error_is_said(desk, words, group):
+    survey.survey(desk, settings(**words))
+    exact = archive.load(desk.results.path, group)
+    assert [check.limit for check in exact.checks] == [1e-5, 1e-5]
+    assert all(check.passed for check in exact.checks)
+    assert not [text for text in desk.progress.said if "losses are off" in text]
+
+    survey.survey(desk, settings(**words, bfloat16=True))
+    rounded = archive.load(desk.results.path, group)
+    error = rounded.checks[0]
+    assert error.name.startswith(f"{group}: ")
+    assert 1e-4 < error.value <= error.limit == 0.25
+    assert f"{group}: losses are off by up to {100 * error.value:.2g} % (rounding of bfloat16" in " ".join(desk.progress.said)
+
+
 def test_a_plane_of_other_settings_takes_everything_of_the_old_one_with_it(desk):
     survey.survey(desk, settings(data=["evaluation", "training"], conflict=True, label="mine"))
     survey.survey(desk, settings(plane="random", reach=0.5, label="mine"))
