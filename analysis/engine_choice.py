@@ -56,14 +56,18 @@ def chosen_engine(
         return base
     engine = Bfloat16(base.engine) if chosen.bfloat16 else base.engine
     engine = Compiled(engine) if chosen.compiled else engine
-    return _timed(engine, problem, space, conditions)
+    found = _timed(engine, problem, space, conditions)
+    while chosen.engine == "auto" and found.bytes > allowed and (smaller := found.engine.smaller()) is not None:
+        found = _timed(smaller, problem, space, conditions)
+    _require_within(found, allowed, chosen.max_memory)
+    return found
 
 
 def _require_within(base: Chosen, allowed: int, text: str) -> None:
     if base.bytes > allowed:
         raise LandscapeError(
             f"the engine {base.engine!r} needs {base.bytes / 2**20:.0f} MiB beyond model and data, more than the "
-            f"{text} allowed: expected a smaller micro-batch, or --engine auto"
+            f"{text} allowed: expected a smaller micro-batch, --engine auto, or neither --compile nor --bfloat16"
         )
 
 

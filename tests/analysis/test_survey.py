@@ -144,7 +144,9 @@ def test_what_is_measured_is_held_to_a_plain_loop_and_an_engines_error_is_said(d
     error = rounded.checks[0]
     assert error.name.startswith(f"{group}: ")
     assert 1e-4 < error.value <= error.limit == 0.25
-    assert f"{group}: losses are off by up to {100 * error.value:.2g} % (rounding of bfloat16" in " ".join(desk.progress.said)
+    assert f"{group}: losses are off by up to {100 * error.value:.2g} % (rounding of bfloat16" in " ".join(
+        desk.progress.said
+    )
 
 
 def test_a_plane_of_other_settings_takes_everything_of_the_old_one_with_it(desk):
