@@ -10,6 +10,7 @@ import numpy as np
 from analysis.results import AVERAGE, Array, Faithfulness, Feet, PlaneStability
 from figures import style
 from figures.marks import Axis, Band, Column, Key, Line, Mark, Panel, Points, Row, Scene, Segments, grid
+from figures.scenes.conditions import causes_of_gaps
 from figures.scenes.scales import common_scale, finite, log_axis
 from figures.scenes.seeds import markers
 from figures.scenes.words import count, excluded, listed, seeds_of, sentences
@@ -57,7 +58,7 @@ def gap(feet: Sequence[Feet], order: Sequence[str] = ()) -> Scene:
         f"Solid: true loss of the snapshots over {_examples(feet)}; dashed: loss at their feet, the nearest points of "
         f"the plane. One pair of lines a run, {seeds_of([one.run for one in feet])}.",
         "A gap means that a surface over the plane does not show the loss that the trajectory had there: the effect of "
-        f"{_causes(feet)}.",
+        f"{causes_of_gaps(feet)}.",
         "Bands: 95 % interval of the gap, paired over examples, around the dashed line.",
         _gap_words(views),
         "Logarithmic loss axes." if scale == "log" else "",
@@ -136,18 +137,6 @@ def _distance(feet: Sequence[Feet], looks: dict[str, Look]) -> Row:
 
 def _examples(feet: Sequence[Feet]) -> str:
     return listed(dict.fromkeys(count(one.examples, f"{one.split} example") for one in feet))
-
-
-def _causes(feet: Sequence[Feet]) -> str:
-    """What a foot has otherwise than its snapshot."""
-    parts = ["the distance off the plane"]
-    for subset in dict.fromkeys(one.subset for one in feet if one.subset != "all"):
-        parts.append(f"parameters outside the plane's subset ({subset})")
-    for policy in dict.fromkeys(one.batch_norm for one in feet if one.batch_norm != "none"):
-        parts.append("normalisation statistics " + ("of the plane's origin" if policy == "frozen" else policy))
-    for policy in dict.fromkeys(one.heads for one in feet if one.heads != "as the plane's"):
-        parts.append(f"heads {policy}")
-    return listed(parts)
 
 
 def _gap_words(views: dict[str, list[_Pair]]) -> str:

@@ -10,6 +10,7 @@ import numpy as np
 from analysis.results import Array, Shadow, Surface
 from figures import style
 from figures.marks import Axis, Column, Contours, Line, Mark, Panel, Path, Points, Relief, Row, Scene, grid
+from figures.scenes.conditions import causes_of_relief, conditions
 from figures.scenes.scales import finite
 from figures.scenes.seeds import sparse
 from figures.scenes.trajectories import (
@@ -110,7 +111,9 @@ def surface_relief(surface: Surface, shadows: Sequence[Shadow] = (), order: Sequ
     """The surfaces in three dimensions, with each trajectory at its TRUE losses.
 
     A trajectory that leaves the plane has other losses than the plane below or above it: the vertical gap between
-    line and surface is the effect of being off the plane. It is zero only where the trajectory lies in the plane.
+    line and surface is the effect of being off the plane, and of what else the surface was measured with: other
+    examples, statistics or heads, which the caption names. Without them it is zero where the trajectory lies in the
+    plane.
     """
     looks = _looks(shadows, order)
     true = [true_losses(surface, shadow) for shadow in shadows]
@@ -133,7 +136,8 @@ def surface_relief(surface: Surface, shadows: Sequence[Shadow] = (), order: Sequ
         for k, view in enumerate(shown)
     )
     gap = (
-        "Trajectories are drawn at their true losses: the vertical gap to the surface comes from being off the plane."
+        f"Trajectories are drawn at their true losses over evaluation examples; the vertical gap to the surface is the "
+        f"effect of {causes_of_relief(surface)}."
         if shadows
         else ""
     )
@@ -238,8 +242,9 @@ def _loss_words(surface: Surface, shown: Sequence[View]) -> str:
     scale = f"Levels are evenly spaced in {'log10 of ' if logarithmic else ''}the loss."
     average = "The average is the mean of the task losses at each point." if len(surface.tasks) > 1 else ""
     return sentences(
-        f"Loss over {count(surface.examples, 'evaluation example')} on a grid of {surface.x.size} by {surface.y.size} "
-        f"points of the plane: {surface.plane.recipe}.",
+        f"Loss over {count(surface.examples, f'{surface.split} example')} on a grid of {surface.x.size} by "
+        f"{surface.y.size} points of the plane: {surface.plane.recipe}.",
+        conditions(surface),
         average,
         scale,
         "Each panel has colours of its own." if len(shown) > 1 else "",

@@ -9,6 +9,7 @@ import numpy as np
 from analysis.results import AVERAGE, Array, Profile
 from figures import style
 from figures.marks import Axis, Band, Column, Key, Line, Mark, Panel, Points, Scene, grid
+from figures.scenes.conditions import conditions
 from figures.scenes.scales import common_scale, loss_axis
 from figures.scenes.words import count, sentences
 from figures.style import Look
@@ -41,10 +42,19 @@ def profile(profiles: Sequence[Profile]) -> Scene:
         f"Loss along the {first.line.recipe}; {count(first.x.size, 'point')}, marked where measured.",
         "Bands: 95 % intervals over examples, pointwise.",
         *(f"{name}: {count(p.examples, 'example')}." for name, p in zip(names, profiles, strict=True)),
+        *_conditions(names, profiles),
         _blanks(profiles),
     )
     legend = tuple(Key(name, looks[name]) for name in names) if len(names) > 1 else ()
     return Scene("Loss along a line", caption, grid(tuple(panels), COLUMNS, 44.0), legend)
+
+
+def _conditions(names: Sequence[str], profiles: Sequence[Profile]) -> list[str]:
+    """Once where all profiles have the same, else of each."""
+    every = [conditions(p) for p in profiles]
+    return (
+        every[:1] if len(set(every)) == 1 else [f"{n}: {words}" for n, words in zip(names, every, strict=True) if words]
+    )
 
 
 def _name(one: Profile, profiles: Sequence[Profile]) -> str:

@@ -11,6 +11,7 @@ from analysis.results import Line as Straight
 from analysis.results import Profile
 from figures import scenes
 from figures.marks import Band, Contours, Line
+from tests.figures import records
 from tests.figures.records import shadow, surface
 
 
@@ -147,3 +148,57 @@ def test_losses_over_decades_are_compared_by_their_ratio():
 def test_surfaces_of_different_grids_are_not_compared():
     with pytest.raises(ValueError, match="two surfaces of one plane and grid, got different ones"):
         scenes.difference(surface(), surface(nx=5))
+
+
+REFITTED = "fitted again at each point, 20 iterations on 512 training examples"
+ESTIMATED = "estimated again at each point, from 64 training examples, 32 at a time at most"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, "Loss over 500 evaluation examples on a grid of 4 by 3 points of the plane: "),
+        ({"split": "training"}, "Loss over 500 training examples on a grid "),
+        ({"batch_norm": "frozen"}, "Normalisation statistics of the plane's origin."),
+        ({"batch_norm": ESTIMATED}, f"Normalisation statistics {ESTIMATED}."),
+        ({"heads": REFITTED}, f"Heads {REFITTED}."),
+        ({"engine": "Compiled(inner=Bfloat16(inner=Sequential(micro_batch=8)))"}, "Computed in bfloat16."),
+    ],
+    ids=str,
+)
+def test_a_caption_says_under_which_conditions_losses_were_measured(changes, words):
+    surface = replace(records.surface(), **changes)
+    for scene in (scenes.surface(surface), scenes.surface_relief(surface), scenes.significant(surface)):
+        assert words in scene.caption
+    if changes and "split" not in changes:
+        assert words not in scenes.surface(records.surface()).caption
+        assert words in scenes.profile([profile(**changes)]).caption
+
+
+def test_a_caption_says_what_the_parameters_outside_a_subset_do():
+    surface = records.surface()
+    for heads, words in (("centre", "as at the centre"), ("interpolated", "interpolated")):
+        part = replace(surface, plane=replace(surface.plane, subset="shared", heads=heads))
+        assert f"Parameters outside the subset: {words}." in scenes.surface(part).caption
+    assert "outside the subset" not in scenes.surface(surface).caption
+
+
+def test_lines_under_several_conditions_say_which_has_which_and_common_ones_once():
+    both = scenes.profile([profile(batch_norm="frozen"), profile("training", batch_norm="frozen")]).caption
+    assert both.count("Normalisation statistics of the plane's origin.") == 1
+    apart = scenes.profile([profile(batch_norm="frozen"), profile(batch_norm=ESTIMATED)]).caption
+    assert "frozen statistics: Normalisation statistics of the plane's origin." in apart
+    assert f"statistics estimated again: Normalisation statistics {ESTIMATED}." in apart
+
+
+def test_the_gap_of_a_relief_is_put_down_to_all_that_it_comes_from():
+    surface = records.surface()
+    usual = scenes.surface_relief(surface, [records.shadow()]).caption
+    assert "the vertical gap to the surface is the effect of the distance off the plane. " in usual
+    plane = replace(surface.plane, subset="shared")
+    changes = {"split": "training", "batch_norm": "frozen", "heads": REFITTED, "plane": plane}
+    caption = scenes.surface_relief(replace(surface, **changes), [records.shadow()]).caption
+    assert (
+        "the effect of the distance off the plane, parameters outside the plane's subset (shared), normalisation "
+        f"statistics of the plane's origin, heads {REFITTED} and other examples (training ones)."
+    ) in caption
