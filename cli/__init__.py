@@ -21,7 +21,7 @@ def main() -> None:
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command and returns its exit status."""
-    from cli.errors import Interrupted, Unread, sentence
+    from cli.errors import Interrupted, sentence, unread
 
     try:
         with _stopped_as_by_ctrl_c():
@@ -29,9 +29,10 @@ def run(arguments: Sequence[str]) -> int:
 
             app(list(arguments) or ["--help"], prog_name="landscape", standalone_mode=False)
             sys.stdout.flush()
-    except (BrokenPipeError, Unread):
-        _leave_stdout()
     except BaseException as error:
+        if unread(error):
+            _leave_stdout()
+            return 0
         if os.environ.get("LANDSCAPE_DEBUG"):
             raise
         gap = "\n" if isinstance(error, Interrupted | KeyboardInterrupt) and sys.stderr.isatty() else ""

@@ -21,6 +21,11 @@ class Unread(Exception):
     """Whoever read the results has read enough."""
 
 
+def unread(error: BaseException) -> bool:
+    """Whether a command ended since nobody reads any more; Rich, which prints the help, makes an exit of it."""
+    return isinstance(error.__context__ if isinstance(error, SystemExit) else error, BrokenPipeError | Unread)
+
+
 def sentence(error: BaseException) -> str:
     """What went wrong, on one line."""
     return " ".join(_text(error).split())

@@ -109,8 +109,9 @@ def test_info_of_a_run_that_is_not_complete(desk: Desk) -> None:
     assert "being written or was interrupted" in desk.do("info", "run.h5").out
 
 
-def test_a_reader_that_has_read_enough_is_no_error(full: Desk) -> None:
-    with full.start("info", "results.h5", "--json") as process:
+@pytest.mark.parametrize("words", [("info", "results.h5", "--json"), ("surface", "--help"), ("--help",)], ids=" ".join)
+def test_a_reader_that_has_read_enough_is_no_error(full: Desk, words: tuple[str, ...]) -> None:
+    with full.start(*words) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
