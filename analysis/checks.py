@@ -14,10 +14,13 @@ from analysis.examples import evaluation
 from analysis.points import Conditions
 from analysis.results import Array, Check, PathLosses, Plane, Profile, Surface
 from landscape.data import Batch
+from landscape.errors import LandscapeError
 from landscape.problem import Problem
 from landscape.randomness import generator
 from landscape.trajectory import Trajectory
 
+OTHER = 0.01
+"""Relative difference from which a loss is taken for another one."""
 FEW, SEVERAL = 3, 25
 """Points that are looked at, and where an engine's arithmetic causes an error of its own."""
 
@@ -32,6 +35,29 @@ def recorded_losses(problem: Problem, trajectories: Sequence[Trajectory]) -> Che
     return Check(
         "losses of the last snapshots, recorded and evaluated again", worst, 1e-5, "rounding of the model's precision"
     )
+
+
+def require_recorded(problem: Problem, trajectories: Sequence[Trajectory]) -> None:
+    """Refuses runs whose last losses this problem does not give: its loss, its settings or its code is another one.
+
+    Less than 1 % may come of another device or library. Cost: one evaluation a run.
+
+    Raises:
+        LandscapeError: a run with other losses, and how far they are off.
+    """
+    for trajectory in trajectories:
+        theta = torch.tensor(trajectory.theta[-1], dtype=problem.dtype, device=problem.device)
+        again = problem.evaluate(theta, torch.tensor(trajectory.buffers[-1])).losses.cpu().numpy()
+        every = np.abs(np.asarray(trajectory.losses, np.float64))
+        recorded, largest = trajectory.losses[-1], float(every[np.isfinite(every)].max(initial=0.0))
+        if _apart(recorded, again, least=1e-4 * largest) > OTHER:
+            words = ", ".join(
+                f"{name} {a:.4g}, not {b:.4g}" for name, a, b in zip(problem.names, again, recorded, strict=True)
+            )
+            raise LandscapeError(
+                f"{trajectory.path} was recorded with other losses than the problem gives at its last snapshot "
+                f"({words}): expected the problem, data and settings of the recording; give them as --problem and --set"
+            )
 
 
 def plain_loop(
@@ -191,10 +217,10 @@ def path_bounds(trajectories: Sequence[Trajectory]) -> Check:
     )
 
 
-def _apart(a: Array, b: Array) -> float:
+def _apart(a: Array, b: Array, least: float = 1e-12) -> float:
     """Largest relative difference; infinite where one of the two is not finite and the other is not the same."""
     a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
     both = np.isfinite(a) & np.isfinite(b)
     if not np.array_equal(a[~both], b[~both], equal_nan=True):
         return float("inf")
-    return float(np.max(np.abs(a[both] - b[both]) / np.maximum(np.abs(b[both]), 1e-12), initial=0.0))
+    return float(np.max(np.abs(a[both] - b[both]) / np.maximum(np.abs(b[both]), max(least, 1e-12)), initial=0.0))

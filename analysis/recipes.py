@@ -38,7 +38,7 @@ def place(text: str, runs: Sequence[Trajectory]) -> Place:
     run = by_name[name]
     if step in ("", "last", "first"):
         return Place(run, 0 if step == "first" else -1)
-    if not step.isdigit():
+    if not step.isdecimal():
         raise LandscapeError(f"expected a snapshot as RUN@STEP, RUN@first or RUN@last, got {text!r}")
     return Place(run, run.at(int(step)))
 
@@ -131,14 +131,19 @@ def grid(chosen: SurfaceSettings, problem: Problem, space: Plane, shadows: Seque
     if chosen.reach:
         return surfaces.Grid(chosen.nx, chosen.ny, chosen.reach)
     if chosen.rise:
-        return rising(problem, space, chosen.rise, chosen.nx, chosen.ny)
+        return rising(problem, space, chosen.rise, chosen.nx, chosen.ny, _first_conditions(chosen, problem))
     if chosen.plane == "principal":
         return surfaces.Grid.around(shadows, chosen.nx, chosen.ny, chosen.margin)
     if chosen.plane == "through":
         return _around_corners(chosen, space, shadows)
     if chosen.plane == "random":
         return surfaces.Grid(chosen.nx, chosen.ny, 1.0)
-    return rising(problem, space, RISE, chosen.nx, chosen.ny)
+    return rising(problem, space, RISE, chosen.nx, chosen.ny, _first_conditions(chosen, problem))
+
+
+def _first_conditions(chosen: SurfaceSettings, problem: Problem) -> Conditions:
+    """Those of the first surface, by the problem's own micro-batches."""
+    return conditions(chosen, problem, chosen.data[0], chosen.batch_norm[0])
 
 
 def _around_corners(chosen: SurfaceSettings, space: Plane, shadows: Sequence[Shadow]) -> surfaces.Grid:
@@ -154,10 +159,11 @@ def along(chosen: SurfaceSettings, problem: Problem, line: Line) -> tuple[float,
     """Coordinates along a line: from 0 to 1 with the margin on both sides, as far as asked, or as far as a rise."""
     if chosen.plane == "line" and not (chosen.reach or chosen.rise):
         whole = np.linspace(-chosen.margin, 1 + chosen.margin, chosen.nx)
-        return tuple(sorted({*(float(x) for x in whole), 0.0, 1.0}))
+        apart = [float(x) for x in whole if min(abs(x), abs(x - 1)) > 1e-9]  # the two ends once, exactly
+        return tuple(sorted([*apart, 0.0, 1.0]))
     low, high = -(chosen.reach or 1.0), chosen.reach or 1.0
     if chosen.rise:
-        back, high = distances(Meter(problem, line, Conditions()), line, chosen.rise, 0)
+        back, high = distances(Meter(problem, line, _first_conditions(chosen, problem)), line, chosen.rise, 0)
         low = -back
     return surfaces.Grid.between((low, low), (high, high), chosen.nx, chosen.nx).x
 

@@ -85,6 +85,8 @@ class Search(_Section):
     seed: int = Field(1000, ge=0, description="one that the study does not use")
 
 
+LARGEST_SEED = 2**63
+"""Results files hold numbers of 64 bits."""
 PLANES = ("principal", "random", "through", "eigenvectors", "gradients", "local", "given")
 LINES = ("line", "random-line")
 PRECONDITIONERS, ORDERS = ("none", "adam", "stored"), ("usual", "all", "none")
@@ -122,7 +124,7 @@ class SurfaceSettings(_Section):
     margin: float = Field(0.15, ge=0, description="room around what the grid is laid around, a share of its extent")
     reach: float = Field(0.0, ge=0, description="from -reach to reach along each axis; 0: found by itself")
     rise: float = Field(0.0, ge=0, description="as far as the averaged loss rises by this multiple of the centre's")
-    seed: int = Field(0, ge=0, description="draws directions, examples and points held out")
+    seed: int = Field(0, ge=0, lt=LARGEST_SEED, description="draws directions, examples and points held out")
     draws: int = Field(1, ge=1, description="random planes and lines: how many, for an ensemble")
     data: list[str] = Field(["evaluation"], min_length=1, description="evaluation, training, or both")
     batch_norm: list[str] = Field(["frozen"], min_length=1, description="frozen, reestimated, or both")
@@ -139,9 +141,12 @@ class SurfaceSettings(_Section):
     def _known_words(self) -> SurfaceSettings:
         for name, valid in _WORDS.items():
             given = getattr(self, name)
-            for word in [given] if isinstance(given, str) else given:
+            words = [given] if isinstance(given, str) else given
+            for word in words:
                 if word not in valid:
                     raise unknown(name.replace("_", " "), word, valid)
+                if words.count(word) > 1:
+                    raise ValueError(f"expected every kind of {name.replace('_', ' ')} once, got {word} again")
         for name, planes in _ONLY_OF.items():
             if getattr(self, name) and self.plane not in planes:
                 raise ValueError(
@@ -163,6 +168,13 @@ class SurfaceSettings(_Section):
             raise ValueError("expected a plane for an adaptive surface or a conflict map, got a line")
         if self.adaptive and self.draws > 1:
             raise ValueError("expected an adaptive surface of one plane, got several draws")
+        if self.adaptive and len(self.data) * len(self.batch_norm) > 1:
+            raise ValueError(
+                f"expected an adaptive surface of one kind of data and of statistics, got {', '.join(self.data)} and "
+                f"{', '.join(self.batch_norm)}: measure one after the other, each under a label of its own"
+            )
+        if self.draws > 1 and self.rise:
+            raise ValueError("expected a reach for several draws, got a rise, which gives every draw another range")
         if self.heads != "centre" and self.subset == "all":
             raise ValueError(f"expected a subset of the parameters for {self.heads} heads, as shared, got all")
         return self
@@ -198,7 +210,9 @@ class ConnectSettings(_Section):
     data: str = "evaluation"
     batch_norm: list[str] = Field([], description="frozen, reestimated; empty: both where there are statistics")
     examples: int = Field(1024, ge=1, description="training examples, for data, statistics and heads that need some")
-    seed: int = Field(0, ge=0, description="draws examples, curves' batches and positions, and random subspaces")
+    seed: int = Field(
+        0, ge=0, lt=LARGEST_SEED, description="draws examples, curves' batches and positions, and random subspaces"
+    )
     engine: str = Field("auto", description="auto, problem, sequential:64, together:8x64")
     max_memory: str = "2GiB"
 
@@ -248,7 +262,7 @@ class HessianSettings(_Section):
     sharpness: bool = Field(False, description="also worst and average case, adaptive forms, critical rates")
     radius: float = Field(0.05, gt=0, description="of the worst case; ten times it relative to each parameter's size")
     pairs: int = Field(16, ge=1, description="pairs of draws of the average case")
-    seed: int = Field(0, ge=0, description="draws starts, probes, resamples and mini-batches")
+    seed: int = Field(0, ge=0, lt=LARGEST_SEED, description="draws starts, probes, resamples and mini-batches")
     max_memory: str = Field("2GiB", description="beyond model and data")
 
     @model_validator(mode="after")
@@ -275,7 +289,7 @@ class AlternationSettings(_Section):
     preconditioner: str = Field("none", description="none, adam (from gradients at the snapshot), stored")
     data: str = Field("evaluation", description="evaluation or training")
     examples: int = Field(1024, ge=1, description="training examples")
-    seed: int = Field(0, ge=0, description="draws blocks of examples, orders, and training examples")
+    seed: int = Field(0, ge=0, lt=LARGEST_SEED, description="draws blocks of examples, orders, and training examples")
 
     @model_validator(mode="after")
     def _known_words(self) -> AlternationSettings:
@@ -283,7 +297,7 @@ class AlternationSettings(_Section):
             raise unknown("data", self.data, _WORDS["data"])
         if self.preconditioner not in PRECONDITIONERS:
             raise unknown("preconditioner", self.preconditioner, PRECONDITIONERS)
-        if self.orders not in ORDERS and not self.orders.isdigit():
+        if self.orders not in ORDERS and not self.orders.isdecimal():
             raise ValueError(f"expected orders as {', '.join(ORDERS)} or a number of them, got {self.orders!r}")
         return self
 
@@ -305,7 +319,7 @@ class ExploreSettings(_Section):
     pairing: str = Field("auto", description="auto, seed (pairs or nothing), none")
     null: int = Field(99, ge=0, description="random walks beside every run; 0: none")
     resamples: int = Field(9999, ge=99, description="of the bootstrap, and of permutation tests beyond 16 seeds")
-    seed: int = Field(0, ge=0, description="draws resamples and random walks")
+    seed: int = Field(0, ge=0, lt=LARGEST_SEED, description="draws resamples and random walks")
 
     @model_validator(mode="after")
     def _known_words(self) -> ExploreSettings:
@@ -436,7 +450,7 @@ def _sentence(error: ValidationError, valid: Callable[[list[str]], list[str]]) -
 def _valid(place: list[str]) -> list[str]:
     model: Any = Settings
     for part in place[:-1]:
-        if not part.isdigit():
+        if not part.isdecimal():
             model = StrategySettings if part == "strategies" else model.model_fields[part].annotation
     head = ".".join(place[:-1])
     return [f"{head}.{name}" if head else name for name in model.model_fields]

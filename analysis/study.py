@@ -125,8 +125,8 @@ class Study:
     def _as_chosen(self, group: str, inputs: Mapping[str, str], chosen: Mapping[str, Any]) -> Record | None:
         """What the results hold of a group, if it was made from these inputs and no setting of it is another now."""
         entry = find(self._results.path, group)
-        if entry is None or dict(entry.provenance.inputs) != dict(inputs):
-            return None
+        if entry is None or {k: v for k, v in entry.provenance.inputs.items() if k != "training"} != dict(inputs):
+            return None  # which training examples are drawn follows from the problem and the settings
         now = {"problem": self._settings.problem, "problem_settings": self._settings.problem_settings, **chosen}
         same = all(now.get(key, value) == value for key, value in entry.provenance.settings.items())
         return entry.record if same else None

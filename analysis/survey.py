@@ -31,7 +31,7 @@ from analysis.archive import Entry, Provenance
 from analysis.desk import Desk, group_of, named, record_hash
 from analysis.engine_choice import Chosen, chosen_engine
 from analysis.engines import Engine
-from analysis.examples import evaluation
+from analysis.examples import training
 from analysis.points import Conditions
 from analysis.results import (
     Check,
@@ -65,9 +65,11 @@ def survey(desk: Desk, chosen: SurfaceSettings) -> Surface | Profile:
 
     Several draws: one after the other, each with a seed of its own, then their ensemble; the first is returned.
     """
+    checks.require_recorded(desk.problem, desk.runs)
     members = [_Survey(desk, one).run() for one in _draws(chosen)]
     if chosen.draws > 1:
-        _ensemble(desk, chosen, members)
+        for pair in _pairs(chosen):
+            _ensemble(desk, chosen, _suffix(chosen, pair))
     return members[0]
 
 
@@ -94,13 +96,22 @@ def _draws(chosen: SurfaceSettings) -> list[SurfaceSettings]:
     return [one(k) for k in range(chosen.draws)]
 
 
-def _ensemble(desk: Desk, chosen: SurfaceSettings, members: Sequence[Surface | Profile]) -> None:
+def _pairs(chosen: SurfaceSettings) -> list[tuple[str, str]]:
+    """Every choice of data and of statistics, the first one first."""
+    return [(data, norm) for data in chosen.data for norm in chosen.batch_norm]
+
+
+def _ensemble(desk: Desk, chosen: SurfaceSettings, suffix: str) -> None:
+    """The median of all draws under the same conditions."""
+    kind = "profile" if chosen.plane in LINES else "surface"
+    entries = [archive.find(desk.results.path, f"{kind}/{one.title}{suffix}") for one in _draws(chosen)]
+    members = [entry.record for entry in entries if entry is not None]
     summary: SurfaceEnsemble | ProfileEnsemble
     if chosen.plane in LINES:
         summary = ensembles.summary_of_profiles([m for m in members if isinstance(m, Profile)])
     else:
         summary = ensembles.summary([m for m in members if isinstance(m, Surface)])
-    title = archive.safe_name(chosen.label or chosen.plane)
+    title = archive.safe_name(chosen.label or chosen.plane) + suffix
     inputs = {f"member {k}": record_hash(member) for k, member in enumerate(members)}
     desk.results.save({f"ensemble/{title}": Entry(summary, desk.made(inputs, {"title": title}))})
 
@@ -148,7 +159,18 @@ class _Survey:
         recipe = {key: getattr(self._chosen, key) for key in keys}
         if self._chosen.vectors:
             recipe["vectors"] = self._chosen.vectors
+        if self._chosen.plane != "principal":
+            recipe["order"] = [run.name for run in self._desk.runs]  # the first ones are the default places
         return recipe
+
+    def _data(self, pair: tuple[str, str]) -> dict[str, str]:
+        """Hashes of the examples that a measurement depends on: those for evaluation, and for training where losses,
+        statistics or heads are of such.
+        """
+        hashes = {"data": self._problem.data_hash}
+        if pair != ("evaluation", "frozen") or self._chosen.heads == "refitted":
+            hashes["training"] = training(self._problem, self._chosen.examples, self._chosen.seed).hash
+        return hashes
 
     def _inputs(self) -> dict[str, str]:
         inputs = {**self._desk.hashes, "data": self._problem.data_hash}
@@ -193,9 +215,14 @@ class _Survey:
 
     def _surfaces(self, plane: Plane, grid: surfaces.Grid) -> Surface:
         """A surface for every choice of data and statistics; the first is returned."""
-        pairs = [(data, norm) for data in self._chosen.data for norm in self._chosen.batch_norm]
-        found = [self._surface(plane, grid, pair, _suffix(self._chosen, pair)) for pair in pairs]
+        found = [self._surface(plane, grid, pair, _suffix(self._chosen, pair)) for pair in _pairs(self._chosen)]
         return found[0]
+
+    def _conditions_of(self, pair: tuple[str, str]) -> dict[str, Any]:
+        """The settings that conditions follow from."""
+        usual = pair == ("evaluation", "frozen") and self._chosen.heads != "refitted"
+        drawn = {} if usual else {"examples": self._chosen.examples, "seed": self._chosen.seed}
+        return {"on": pair[0], "statistics": pair[1], "heads": self._chosen.heads, **drawn}
 
     def _settings(self, data: str, norm: str) -> dict[str, Any]:
         return {**self._chosen.model_dump(exclude=NOT_OF_THE_NUMBERS), "on": data, "statistics": norm}
@@ -215,11 +242,13 @@ class _Survey:
         self, kind: type[Measurement], group: str, space: Plane | Line, pair: tuple[str, str], work: _Work[Measurement]
     ) -> Measurement:
         """A record as the file knows it, or measured, or what was begun gone on with."""
-        desk, data = self._desk, self._problem.data_hash
-        made = self._made({type(space).__name__.lower(): record_hash(space), "data": data}, self._settings(*pair))
+        desk = self._desk
+        made = self._made({type(space).__name__.lower(): record_hash(space), **self._data(pair)}, self._settings(*pair))
         known = desk.results.known(group, made, kind)
         if known is not None and known.done.all():
             return known
+        if known is None and pair == _pairs(self._chosen)[0]:
+            self._drop_variants(group)
         conditions = recipes.conditions(self._chosen, self._problem, *pair)
         engine = self._engine(space, conditions, known)
         conditions = replace(conditions, engine=engine.engine)
@@ -232,12 +261,20 @@ class _Survey:
             note(work.words(found))
         return found
 
+    def _drop_variants(self, group: str) -> None:
+        """What was measured beside an earlier surface, or line, of other settings would be taken for this one's."""
+        old = [group + suffix for suffix in VARIANTS]
+        if any(archive.find(self._desk.results.path, name) is not None for name in old):
+            self._desk.results.save({}, drop=old)
+
     def _checked(self, group: str, found: Surface | Profile, conditions: Conditions) -> tuple[Check, ...]:
         """What was measured against a plain loop; where an engine computes in other arithmetic, its error is said."""
         against = checks.plain_loop(self._problem, found, conditions=conditions)
         average = checks.recomposed_average(self._problem, found, conditions=conditions)
         if not checks.arithmetic_of(engines.parse(found.engine)).usual:
-            self._desk.progress.say(f"{group}: losses are off by up to {100 * against.value:.2g} % ({against.reason})")
+            self._desk.progress.say(
+                f"{group}: losses are off by up to {100 * against.value:.2g} % at points looked at ({against.reason})"
+            )
         return named(group, against), named(group, average)
 
     def _engine(self, space: Plane | Line, conditions: Conditions, known: Surface | Profile | None) -> Chosen:
@@ -246,9 +283,9 @@ class _Survey:
 
     def _interpolation(self, plane: Plane, grid: surfaces.Grid) -> Interpolation:
         desk, group = self._desk, f"interpolation/{self._title}"
-        pair = (self._chosen.data[0], self._chosen.batch_norm[0])
+        pair = _pairs(self._chosen)[0]
         settings = {**self._settings(*pair), "adaptive": self._chosen.adaptive, "budget": self._chosen.budget}
-        made = self._made({"plane": record_hash(plane), "data": self._problem.data_hash}, settings)
+        made = self._made({"plane": record_hash(plane), **self._data(pair)}, settings)
         choice = adaptive.Adaptive(self._chosen.adaptive, self._chosen.budget, seed=self._chosen.seed)
         known = desk.results.known(group, made, Interpolation)
         if known is not None and adaptive.is_finished(known, choice):
@@ -281,16 +318,17 @@ class _Survey:
             self._desk.results.save({group: Entry(shapes.shape(surface), made)})
 
     def _faithful(self, plane: Plane, shadows: Sequence[Shadow], engine: Engine) -> None:
-        """True losses beside the plane's, and what the plane shows of the runs."""
-        desk, title = self._desk, self._title
-        made = self._made({**desk.hashes, "plane": record_hash(plane), "data": self._problem.data_hash}, {})
+        """True losses beside the plane's under the surface's conditions, and what the plane shows of the runs."""
+        desk, title, pair = self._desk, self._title, _pairs(self._chosen)[0]
+        of_plane = {**desk.hashes, "plane": record_hash(plane)}
+        made = self._made({**of_plane, **self._data(pair)}, self._conditions_of(pair))
         groups = {
             f"feet/{title}/{group_of(run)}": (run, shadow) for run, shadow in zip(desk.runs, shadows, strict=True)
         }
         todo = {g: pair for g, pair in groups.items() if desk.results.known(g, made, Feet) is None}
         if todo:
             with desk.results.stage("true losses beside the plane's", len(todo)) as note:
-                conditions = Conditions(engine, examples=evaluation(self._problem))
+                conditions = recipes.conditions(self._chosen, self._problem, *pair, engine)
                 entries = {}
                 for group, (run, shadow) in todo.items():
                     feet = faithfulness.feet(self._problem, plane, shadow, run, conditions)
@@ -298,6 +336,7 @@ class _Survey:
                     desk.progress.tell(1)
                 desk.results.save(entries)
                 note(f"{len(todo)} runs")
+        made = self._made({**of_plane, "data": self._problem.data_hash}, {"seed": self._chosen.seed})
         if not any(len(run) > 1 for run in desk.runs):
             return
         if desk.results.known(f"faithfulness/{title}", made, Faithfulness) is None:
@@ -316,10 +355,8 @@ class _Survey:
 
     def _conflicts(self, plane: Plane, grid: surfaces.Grid) -> None:
         desk, group = self._desk, f"conflict/{self._title}"
-        keys = ("nx", "ny", "margin", "reach", "rise")
         made = self._made(
-            {"plane": record_hash(plane), "data": self._problem.data_hash},
-            {key: getattr(self._chosen, key) for key in keys},
+            {"plane": record_hash(plane), "data": self._problem.data_hash}, {"x": list(grid.x), "y": list(grid.y)}
         )
         known = desk.results.known(group, made, ConflictMap)
         if known is not None and known.done.all():
@@ -343,8 +380,7 @@ class _Survey:
             old = [f"profile/{title}{suffix}" for suffix in ("", *VARIANTS)]
             desk.results.save({f"line/{title}": Entry(line, made)}, drop=old)
         x = recipes.along(self._chosen, self._problem, line)
-        pairs = [(data, norm) for data in self._chosen.data for norm in self._chosen.batch_norm]
-        profiles = [self._profile(line, x, pair, _suffix(self._chosen, pair)) for pair in pairs]
+        profiles = [self._profile(line, x, pair, _suffix(self._chosen, pair)) for pair in _pairs(self._chosen)]
         return profiles[0]
 
     def _profile(self, line: Line, x: Sequence[float], pair: tuple[str, str], suffix: str) -> Profile:

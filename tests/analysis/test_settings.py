@@ -189,6 +189,13 @@ def test_a_surface_is_called_after_its_plane_unless_it_has_a_label():
         ({"reach": 2, "rise": 9}, r"expected a reach or a rise, got both \(2 and 9\): choose one"),
         ({"plane": "random", "margin": 0.3}, r"expected a margin of 0.3 around .*got the plane 'random'"),
         ({"reach": 1, "margin": 0.3}, r"without reach or rise; got the plane 'principal', reach 1, rise 0: leave"),
+        (
+            {"adaptive": 0.01, "data": ["evaluation", "training"]},
+            r"adaptive surface of one kind of data and of statistics, got evaluation, training and frozen: measure one",
+        ),
+        ({"plane": "random", "draws": 2, "rise": 3}, r"expected a reach for several draws, got a rise, which gives"),
+        ({"data": ["training", "training"]}, r"expected every kind of data once, got training again"),
+        ({"seed": 2**63}, r"seed: input should be less than 9223372036854775808"),
         ({"budget": 0.1}, r"expected a tolerance \(adaptive\) for a budget of 0.1, got none: give one"),
     ],
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -144,8 +146,9 @@ def test_what_is_measured_is_held_to_a_plain_loop_and_an_engines_error_is_said(d
     error = rounded.checks[0]
     assert error.name.startswith(f"{group}: ")
     assert 1e-4 < error.value <= error.limit == 0.25
-    assert f"{group}: losses are off by up to {100 * error.value:.2g} % (rounding of bfloat16" in " ".join(
-        desk.progress.said
+    assert (
+        f"{group}: losses are off by up to {100 * error.value:.2g} % at points looked at (rounding of bfloat16"
+        in " ".join(desk.progress.said)
     )
 
 
@@ -302,3 +305,108 @@ def test_the_plane_of_a_survey_is_the_one_of_the_functions(desk, runs):
     assert surface.plane == planes.principal(runs)
     assert archive.load(desk.results.path, "plane/principal").record == surface.plane
     assert isinstance(surface.plane, Plane)
+
+
+class EverySecond:
+    """A training set of every second example of another one."""
+
+    def __init__(self, whole):
+        self.whole = whole
+
+    def __len__(self):
+        return len(self.whole) // 2
+
+    def take(self, rows):
+        return self.whole.take(2 * np.asarray(rows))
+
+
+def test_other_training_examples_are_measured_anew(desk, runs, tmp_path, monkeypatch):
+    both = settings(data=["training"], batch_norm=["reestimated"], subset="shared", heads="refitted", examples=32)
+    first = survey.survey(desk, both)
+    monkeypatch.setattr(desk.problem, "train", EverySecond(desk.problem.train))
+    moved = survey.survey(desk, both)
+    assert moved != first
+    assert moved == survey.survey(Desk(DIGITS, runs, tmp_path / "fresh.h5", Told()), both)
+    known = list(desk.progress.stages)
+    assert survey.survey(desk, both) == moved
+    assert desk.progress.stages == known
+
+
+def test_the_order_of_runs_decides_where_planes_and_lines_begin(desk, runs):
+    turned = Desk(DIGITS, runs[::-1], desk.results.path, Told())
+    for words, start in (({"plane": "random", "reach": 0.5}, "origin"), ({"plane": "line"}, "origin")):
+        for which, first in ((desk, runs[0]), (turned, runs[1])):
+            found = survey.survey(which, settings(**words))
+            space = found.plane if isinstance(found, Surface) else found.line
+            np.testing.assert_array_equal(getattr(space, start), first.theta[-1])
+
+
+def test_a_run_of_another_loss_is_refused(desk, monkeypatch):
+    first, *others = desk.problem.tasks
+    changed = replace(first, loss=lambda p, y, loss=first.loss: 1.05 * loss(p, y))
+    monkeypatch.setattr(desk.problem, "tasks", (changed, *others))
+    with pytest.raises(LandscapeError, match=r"averaged-0\.h5 was recorded with other losses .*\(first .*--set"):
+        survey.survey(desk, settings())
+    assert not desk.results.path.exists()
+
+
+@pytest.mark.parametrize("plane", ["principal", "line"])
+def test_what_stood_beside_a_surface_of_other_settings_goes_with_it(desk, plane):
+    kind = "profile" if plane == "line" else "surface"
+
+    def beside():
+        return {group for group in archive.groups(desk.results.path) if group.startswith(f"{kind}/")}
+
+    survey.survey(desk, settings(plane=plane, data=["evaluation", "training"]))
+    survey.survey(desk, settings(plane=plane))
+    assert beside() == {f"{kind}/{plane}", f"{kind}/{plane}-training"}, "the same grid: still right"
+    survey.survey(desk, settings(plane=plane, nx=5))
+    assert beside() == {f"{kind}/{plane}"}
+    survey.survey(desk, settings(plane=plane, nx=5, data=["training", "evaluation"]))
+    assert beside() == {f"{kind}/{plane}", f"{kind}/{plane}-evaluation"}
+
+
+def test_the_range_of_a_rise_is_found_under_the_surfaces_own_conditions(desk):
+    words = {"plane": "random", "rise": 3.0, "nx": 3, "ny": 3, "batch_norm": ["reestimated"], "data": ["training"]}
+    surface = survey.survey(desk, settings(**words))
+    loss = surface.loss.mean(0)
+    j, i = list(surface.y).index(0.0), list(surface.x).index(0.0)
+    ends = np.array([loss[j, 0], loss[j, -1], loss[0, i], loss[-1, i]])
+    assert (ends >= 4 * loss[j, i] * (1 - 1e-4)).all(), "each end has risen by three times the centre's loss"
+
+
+def test_feet_are_measured_as_the_surface_is(desk):
+    words = {"data": ["training"], "batch_norm": ["reestimated"], "subset": "shared", "heads": "refitted"}
+    surface = survey.survey(desk, settings(**words, examples=32))
+    feet = archive.load(desk.results.path, "feet/principal/averaged-0").record
+    for name in ("split", "examples", "batch_norm", "heads"):
+        assert getattr(feet, name) == getattr(surface, name)
+    there = archive.load(desk.results.path, "surface/principal").provenance.inputs
+    assert (
+        archive.load(desk.results.path, "feet/principal/averaged-0").provenance.inputs["training"] == there["training"]
+    )
+
+
+def test_another_seed_draws_other_random_walks(desk):
+    survey.survey(desk, settings())
+    first = archive.load(desk.results.path, "faithfulness/principal").record
+    survey.survey(desk, settings(seed=7))
+    assert archive.load(desk.results.path, "faithfulness/principal").record.seed == 7
+    assert archive.load(desk.results.path, "faithfulness/principal").record != first
+
+
+def test_several_draws_have_a_median_under_every_condition(desk):
+    survey.survey(desk, settings(plane="random", draws=2, reach=0.5, data=["evaluation", "training"]))
+    there = archive.load_all(desk.results.path)
+    for suffix in ("", "-training"):
+        middle = there[f"ensemble/random{suffix}"].record
+        members = [there[f"surface/random-{seed}{suffix}"].record for seed in (0, 1)]
+        np.testing.assert_allclose(middle.median[:3], np.median([m.loss for m in members], axis=0), rtol=1e-12)
+        assert middle.split == members[0].split
+
+
+@pytest.mark.parametrize("nx", [5, 27, 53])
+def test_a_line_has_every_point_once(desk, nx):
+    profile = survey.survey(desk, settings(plane="line", nx=nx))
+    assert np.diff(profile.x).min() > 1e-3
+    assert {0.0, 1.0} <= set(profile.x)
