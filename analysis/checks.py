@@ -147,7 +147,7 @@ def _at_some_points(
     done, losses = np.argwhere(found.done), np.moveaxis(found.loss, 0, -1)
     average = np.nan_to_num(found.loss.mean(0)[found.done], nan=np.inf)
     chosen = list(dict.fromkeys([int(average.argmin()), *map(int, rng.permutation(len(done)))]))[:points]
-    restate, refit = conditions.statistics.build(problem), conditions.heads.build(problem)
+    restate, refit = conditions.statistics.build(problem), conditions.heads.build(problem, space.spans)
     batch = (conditions.examples or evaluation(problem)).batch
     at_once = engines.plain(problem, found.engine).micro_batch
     for row in done[chosen]:

@@ -194,6 +194,10 @@ def _embedded(frame: Frame, vectors: Array) -> Array:
 
 def _random(place: Place, count: int, seed: int, subset: Subset) -> Array:
     layout, origin = place.run.layout, place.theta
+    if not np.isfinite(origin).all():
+        raise LandscapeError(
+            f"{place.words} is not finite: expected finite parameters at the centre; choose another one"
+        )
     rng, spans = generator(seed, "plane"), subset.spans(place.run.layout)
     drawn = np.stack([_filter_normalised(layout, origin, rng.standard_normal(layout.size)) for _ in range(count)])
     drawn = CentreHeads().follow(drawn, spans)

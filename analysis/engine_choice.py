@@ -49,7 +49,10 @@ def chosen_engine(
     if chosen.engine == "auto":
         base = _kept(problem, space, conditions, allowed)
     else:
-        given = Sequential(problem.micro_batch) if chosen.engine == "problem" else engines.parse(chosen.engine)
+        by_name = chosen.engine == "problem"
+        given = Sequential(problem.micro_batch) if by_name else engines.parse(chosen.engine, ("auto", "problem"))
+        copies = 2 * given.together * problem.layout.size * problem.dtype.itemsize
+        _require_within(Chosen(given, 0.0, copies), allowed, chosen.max_memory)  # before it is tried
         base = _timed(given, problem, space, conditions)
         _require_within(base, allowed, chosen.max_memory)
     if not (chosen.compiled or chosen.bfloat16):
@@ -94,7 +97,7 @@ def _key(problem: Problem, conditions: Conditions, allowed: int) -> str:
         problem,
         {
             "examples": [(conditions.examples or evaluation(problem)).hash, problem.micro_batch],
-            "conditions": [conditions.statistics.words(problem), conditions.heads.label],
+            "conditions": [conditions.statistics.words(problem), conditions.heads.words(problem)],
             "memory": allowed,
         },
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Protocol
@@ -202,9 +202,10 @@ _INNERMOST: dict[str, tuple[Callable[..., Engine], str]] = {
 _AROUND: dict[str, Callable[[Engine], Engine]] = {"compiled": Compiled, "bfloat16": Bfloat16}
 
 
-def parse(text: str) -> Engine:
+def parse(text: str, also: Sequence[str] = ()) -> Engine:
     """The engine that a text names: `sequential:64`, `together:8x64` (points x examples), and, in front of either,
-    `compiled:` and `bfloat16:`. The repr of an engine, as results state it, is read as well.
+    `compiled:` and `bfloat16:`. The repr of an engine, as results state it, is read as well. `also` has further words
+    that whoever asks understands.
 
     Raises:
         LandscapeError: another word, with the nearest of these; other numbers than the word takes.
@@ -215,7 +216,7 @@ def parse(text: str) -> Engine:
     if word in _AROUND:
         return _AROUND[word](parse(rest))
     if word not in _INNERMOST:
-        raise unknown("engine", word, [*_INNERMOST, *_AROUND])
+        raise unknown("engine", word, [*also, *_INNERMOST, *_AROUND])
     kind, example = _INNERMOST[word]
     numbers = rest.split("x")
     if len(numbers) != len(example.split("x")) or not all(number.isdecimal() for number in numbers):
@@ -238,7 +239,10 @@ def _stated(text: str) -> Engine:
     def read(node: ast.expr) -> Any:
         match node:
             case ast.Call(func=ast.Name(id=name), args=[], keywords=given) if name in kinds:
-                return kinds[name](**{str(one.arg): read(one.value) for one in given})
+                values = {str(one.arg): read(one.value) for one in given}
+                if isinstance(values.get("inner"), int):
+                    raise ValueError
+                return kinds[name](**values)
             case ast.Constant(value=int(number)):
                 return number
         raise ValueError

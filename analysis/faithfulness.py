@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from analysis import walks
-from analysis.gram import centred_gram, column_blocks
+from analysis.gram import centred_gram, column_blocks, require_finite
 from analysis.planes import AtMean, Centre, run_weights
 from analysis.points import Conditions, Meter
 from analysis.results import Array, Faithfulness, Feet, Plane, PlaneStability, Shadow
@@ -220,11 +220,7 @@ def stability(
     require_one_layout(trajectories)
     spans = subset.spans(trajectories[0].layout)
     gram, mean = centred_gram([t.part(spans) for t in trajectories], run_weights(trajectories))
-    if not np.isfinite(gram).all():
-        raise LandscapeError(
-            "some snapshots are not finite: expected finite parameters for a principal plane; leave out the runs that "
-            "diverged"
-        )
+    require_finite(gram)
     points = _embedded(gram)
     half = max(float(np.finfo(t.theta.dtype).eps) for t in trajectories) / 2
 

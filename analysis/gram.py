@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from analysis.results import Array
+from landscape.errors import LandscapeError
 from landscape.trajectory import Rows
 
 COLUMNS = 1 << 18
@@ -44,3 +45,12 @@ def squared_distances(gram: Array) -> Array:
     diagonal = np.diag(gram)
     squares: Array = np.maximum(diagonal[:, None] + diagonal[None, :] - 2 * gram, 0.0)
     return squares
+
+
+def require_finite(gram: Array) -> None:
+    """Refuses the products of snapshots that are not finite."""
+    if not np.isfinite(gram).all():
+        raise LandscapeError(
+            "some snapshots are not finite: expected finite parameters for a principal plane; leave out the runs that "
+            "diverged"
+        )

@@ -18,6 +18,7 @@ from landscape.problem import Problem
 
 Refit: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 """(theta [P], buffers [Q]) -> theta with other heads [P]."""
+NOTHING = np.zeros((0, 2), np.int64)
 
 
 class PlaneHeads(Protocol):
@@ -60,11 +61,14 @@ class InterpolatedHeads:
 class MeasuredHeads(Protocol):
     """What is done with the heads at each point before its losses are measured."""
 
-    @property
-    def label(self) -> str: ...
+    def words(self, problem: Problem) -> str:
+        """What a surface says of it."""
+        ...
 
-    def build(self, problem: Problem) -> Refit | None:
-        """The function that gives a point its heads, or None where they are the plane's."""
+    def build(self, problem: Problem, moved: Array = NOTHING) -> Refit | None:
+        """The function that gives a point its heads, or None where they are the plane's. `moved` has the first and last
+        positions of what a plane of some parameters is about [k, 2]: heads in there are its own.
+        """
         ...
 
 
@@ -72,15 +76,18 @@ class MeasuredHeads(Protocol):
 class AsThePlanes:
     """The heads that the point of the plane has."""
 
-    label = "as the plane's"
+    def words(self, problem: Problem) -> str:
+        return "as the plane's"
 
-    def build(self, problem: Problem) -> Refit | None:
+    def build(self, problem: Problem, moved: Array = NOTHING) -> Refit | None:
         return None
 
 
 @dataclass(frozen=True)
 class RefittedHeads:
     """Heads fitted again at each point: phi_t <- argmin L_t(theta, phi_t) on frozen training examples.
+
+    Those that a plane of some parameters moves itself stay as it has them.
 
     By L-BFGS with a strong Wolfe line search, from the point's own heads; shared parameters and statistics stay.
     `iterations` bounds it, so a fit may stop short of its minimum: then the surface is an upper bound of the one of
@@ -97,14 +104,20 @@ class RefittedHeads:
         if self.iterations < 1:
             raise LandscapeError(f"expected 1 or more iterations of fitting heads, got {self.iterations}")
 
-    @property
-    def label(self) -> str:
-        return f"fitted again at each point, {self.iterations} iterations on {self.examples} training examples"
+    def words(self, problem: Problem) -> str:
+        examples = min(self.examples, len(problem.train))
+        return f"fitted again at each point, {self.iterations} iterations on {examples} training examples"
 
-    def build(self, problem: Problem) -> Refit | None:
+    def build(self, problem: Problem, moved: Array = NOTHING) -> Refit | None:
         positions = np.concatenate([problem.layout.index(name) for name in problem.names])
         if not positions.size:
             raise LandscapeError("the model has no heads to fit again: expected parameters that one task alone reaches")
+        positions = np.setdiff1d(positions, [k for first, last in moved for k in range(int(first), int(last))])
+        if not positions.size:
+            raise LandscapeError(
+                "the plane moves all heads itself: expected some outside its subset to fit again; take the shared "
+                "parameters, or the heads as the plane's"
+            )
         index = index_tensor(np.sort(positions), problem.device)
         fitted = training(problem, self.examples, self.seed)
 

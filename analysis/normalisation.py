@@ -40,7 +40,7 @@ class Frozen:
     """Those of the plane's origin, everywhere. Far from it they no longer belong to the weights."""
 
     def words(self, problem: Problem) -> str:
-        return "frozen" if problem.buffer_layout.size else "none"
+        return "frozen" if any(has_statistics(part) for part in problem.model.modules()) else "none"
 
     def build(self, problem: Problem) -> Restate | None:
         return None
@@ -62,12 +62,14 @@ class Reestimated:
     seed: int = 0
 
     def words(self, problem: Problem) -> str:
-        words = f"estimated again at each point, from {self.examples} training examples"
+        words = f"estimated again at each point, from {min(self.examples, len(problem.train))} training examples"
         return f"{words}, {self.batch_size} at a time at most"
 
     def build(self, problem: Problem) -> Restate | None:
         if self.batch_size < 2:
             raise LandscapeError(f"expected mini-batches of 2 or more examples for statistics, got {self.batch_size}")
+        if min(self.examples, len(problem.train)) < 2:
+            raise LandscapeError("expected 2 or more training examples for statistics, got 1: one has no variance")
         module = copy.deepcopy(problem.model).eval()
         layers = {name: part for name, part in module.named_modules() if has_statistics(part)}
         if not layers:

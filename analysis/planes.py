@@ -8,7 +8,7 @@ from typing import Protocol
 
 import numpy as np
 
-from analysis.gram import centred_gram, column_blocks
+from analysis.gram import centred_gram, column_blocks, require_finite
 from analysis.heads import CentreHeads, PlaneHeads
 from analysis.results import Array, Plane, Shadow
 from analysis.subsets import Everything, Subset
@@ -88,6 +88,7 @@ def principal(
     weights = run_weights(trajectories)
     middle = centre.weights(trajectories, weights)
     gram, about = centred_gram([t.part(spans) for t in trajectories], middle)
+    require_finite(gram)
     values, mixing = principal_mixing(gram, weights)
     if len(values) < 2 or not values[1] > _variance_of_rounding(trajectories, values, about):
         raise LandscapeError(

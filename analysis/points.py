@@ -41,7 +41,7 @@ class Conditions:
             "data": on.hash,
             "split": on.split,
             "batch_norm": self.statistics.words(problem),
-            "heads": self.heads.label,
+            "heads": self.heads.words(problem),
             "engine": repr(self.engine or Sequential(problem.micro_batch)),
         }
 
@@ -87,7 +87,8 @@ class Meter:
             torch.tensor(np.ascontiguousarray(v), dtype=torch.float64, device=problem.device)
             for v in (space.origin, space.basis, space.buffers)
         )
-        self._restate, self._refit = conditions.statistics.build(problem), conditions.heads.build(problem)
+        self._restate = conditions.statistics.build(problem)
+        self._refit = conditions.heads.build(problem, space.spans)
         self._runner = BackingOff(engine, problem)
         self._pieces: list[Batch] = []
         self._centre: Tensor | None = None

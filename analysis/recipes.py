@@ -110,7 +110,10 @@ def _given(chosen: SurfaceSettings, frame: Frame) -> Plane:
 def vectors_of(path: Path) -> Array:
     """An array of numbers as `numpy.save` writes it; one of objects, which could run code, is refused."""
     try:
-        return np.asarray(np.load(path, allow_pickle=False), np.float64)
+        found = np.load(path, allow_pickle=False)
+        if found.dtype.kind not in "iuf":
+            raise TypeError(found.dtype)
+        return np.asarray(found, np.float64)
     except FileNotFoundError as error:
         raise LandscapeError(
             f"there is no file {path}: expected directions [2, P] as numpy.save writes them"
@@ -189,7 +192,7 @@ def _plane_heads(chosen: SurfaceSettings) -> PlaneHeads:
 def memory(text: str) -> int:
     """Bytes from `2GiB`, `500MB`, `1e9`."""
     found = re.fullmatch(r"\s*(\d+\.?\d*(?:e\d+)?)\s*([kmgt]?)(?:i?b)?\s*", text.lower())
-    size = int(float(found[1]) * UNITS[found[2]]) if found else 0
-    if size < 1:
+    size = float(found[1]) * UNITS[found[2]] if found else 0.0
+    if not 1 <= size < np.inf:
         raise LandscapeError(f"expected an amount of memory above zero, such as 2GiB or 500MiB, got {text!r}")
-    return size
+    return int(size)

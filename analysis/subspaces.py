@@ -71,7 +71,8 @@ def build(kind: type[Space], frame: Frame, directions: Array, recipe: str, **mor
     inner = restricted(directions, spans)
     whole = sum(span.stop - span.start for span in spans) == frame.layout.size
     basis = directions if whole else frame.heads.follow(directions, spans)
-    gram = inner @ inner.T
+    with np.errstate(over="ignore", invalid="ignore"):
+        gram = inner @ inner.T
     _require_independent(gram, recipe)
     return kind(
         origin=frame.origin,

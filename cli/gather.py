@@ -207,11 +207,9 @@ def _of_a_plane(record: Record, name: str, shadows: tuple[Shadow, ...], first: S
     drawn = figures.scenes
     match record:
         case Surface():
-            return {
-                name: drawn.surface(record, shadows, first),
-                f"{name}-3d": drawn.surface_relief(record, shadows, first),
-                f"{name}-significant": drawn.significant(record, shadows, first),
-            }
+            told_apart = {} if drawn.in_bfloat16(record) else {f"{name}-significant": drawn.significant}
+            every = {name: drawn.surface, f"{name}-3d": drawn.surface_relief, **told_apart}
+            return {title: draw(record, shadows, first) for title, draw in every.items()}
         case Interpolation():
             return {name: drawn.interpolation(record, shadows, first)}
         case ConflictMap():

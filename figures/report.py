@@ -426,7 +426,7 @@ def _surfaces(c: Contents, first: Sequence[str]) -> tuple[Scene, ...]:
 def _trust(c: Contents, first: Sequence[str]) -> tuple[Scene, ...]:
     shares = [scenes.shares(t.faithfulness, t.stability) for t in c.trust if t.faithfulness is not None]
     gaps = [scenes.gap(t.feet, first) for t in c.trust if t.feet]
-    told = [scenes.significant(surface, shadows, first) for surface, shadows in c.surfaces[:1]]
+    told = [scenes.significant(s, shadows, first) for s, shadows in c.surfaces[:1] if not scenes.in_bfloat16(s)]
     return (*gaps, *shares, *told, *(scenes.difference(one, other) for one, other in c.changed))
 
 

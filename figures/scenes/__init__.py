@@ -7,6 +7,7 @@ one report agree.
 
 from figures.scenes.agreement import cross_curvature, eigenvalue_shares, gradient_agreement, principal_angles
 from figures.scenes.alternation import alternation, alternation_remainder, prediction_and_measurement
+from figures.scenes.conditions import in_bfloat16
 from figures.scenes.conflicts import conflict_map
 from figures.scenes.connections import barriers, disagreement, paths, point_distances, separation
 from figures.scenes.contrasts import contrasts
@@ -49,6 +50,7 @@ __all__ = [
     "exploration",
     "gap",
     "gradient_agreement",
+    "in_bfloat16",
     "interpolation",
     "layer_eigenvalues",
     "movement",

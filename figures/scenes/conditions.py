@@ -12,12 +12,19 @@ def conditions(found: Surface | Profile) -> str:
     """Sentences on heads, statistics and arithmetic, each only where there is something to say."""
     space = found.plane if isinstance(found, Surface) else found.line
     outside = "as at the centre" if space.heads == "centre" else space.heads
+    if found.heads != "as the plane's":
+        outside += f", and of them heads {found.heads}"
+    elsewhere = space.subset != "all" or found.heads != "as the plane's"
     return sentences(
-        f"Parameters outside the subset: {outside}." if space.subset != "all" else "",
-        f"Heads {found.heads}." if found.heads != "as the plane's" else "",
+        f"Parameters outside the subset: {outside}." if elsewhere else "",
         f"Normalisation statistics {_statistics(found.batch_norm)}." if found.batch_norm != "none" else "",
-        "Computed in bfloat16." if "Bfloat16(" in found.engine else "",
+        "Computed in bfloat16, whose rounding standard errors leave out." if in_bfloat16(found) else "",
     )
+
+
+def in_bfloat16(found: Surface | Profile) -> bool:
+    """Whether losses were computed in bfloat16."""
+    return "Bfloat16(" in found.engine
 
 
 def causes(subsets: Iterable[str], statistics: Iterable[str], heads: Iterable[str], *more: str) -> str:
@@ -38,7 +45,7 @@ def causes_of_gaps(feet: Iterable[Feet]) -> str:
 def causes_of_relief(surface: Surface) -> str:
     """What a surface has otherwise than the losses that a trajectory recorded."""
     other = [f"other examples ({surface.split} ones)"] if surface.split != "evaluation" else []
-    rounded = ["bfloat16"] if "Bfloat16(" in surface.engine else []
+    rounded = ["bfloat16"] if in_bfloat16(surface) else []
     return causes([surface.plane.subset], [surface.batch_norm], [surface.heads], *other, *rounded)
 
 

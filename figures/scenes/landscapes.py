@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy as np
 from analysis.results import Array, Shadow, Surface
 from figures import style
 from figures.marks import Axis, Column, Contours, Line, Mark, Panel, Path, Points, Relief, Row, Scene, grid
-from figures.scenes.conditions import causes_of_relief, conditions
+from figures.scenes.conditions import causes_of_relief, conditions, in_bfloat16
 from figures.scenes.scales import finite
 from figures.scenes.seeds import sparse
 from figures.scenes.trajectories import (
@@ -47,7 +47,7 @@ def surface(surface: Surface, shadows: Sequence[Shadow] = (), order: Sequence[st
     proportional to ||theta - (origin + x basis[0] + y basis[1])||, and a strip below shows that distance against the
     step. `order` names strategies whose looks come first, so that several figures agree.
     """
-    return _flat(surface, shadows, order, views(surface))
+    return flat(surface, shadows, order, views(surface))
 
 
 def _only_significant(surface: Surface) -> tuple[View, ...]:
@@ -70,7 +70,14 @@ def noise_mask(surface: Surface) -> Array:
     return np.asarray(mask[: view_count(surface)])
 
 
-def _flat(surface: Surface, shadows: Sequence[Shadow], order: Sequence[str], shown: Sequence[View]) -> Scene:
+def flat(
+    surface: Surface,
+    shadows: Sequence[Shadow],
+    order: Sequence[str],
+    shown: Sequence[View],
+    gaps: Callable[[Surface], str] = blanks,
+) -> Scene:
+    """Filled contours of some views of a surface; `gaps` says in the caption where nothing is shown, and why."""
     looks = _looks(shadows, order)
     aspect, words = geometry(surface.plane)
     x, y = plane_axes(surface, shadows)
@@ -86,7 +93,7 @@ def _flat(surface: Surface, shadows: Sequence[Shadow], order: Sequence[str], sho
         axis_words(surface.plane, (x, y)),
         explained_words(surface.plane) if "of variance" not in y.label else "",
         words,
-        blanks(surface),
+        gaps(surface),
         _shadow_words(shadows),
         _off_words(shadows),
     )
@@ -97,8 +104,14 @@ def significant(surface: Surface, shadows: Sequence[Shadow] = (), order: Sequenc
     """The surfaces, left blank where the loss is not told from the centre's at 95 %, point by point.
 
     Blank: |L(x, y) - L(0, 0)| <= 1.96 times its standard error, paired over examples. Contours inside would be noise.
+    Raises `ValueError` for a surface in bfloat16: its rounding is in no standard error, and can be larger.
     """
-    scene = _flat(surface, shadows, order, _only_significant(surface))
+    if in_bfloat16(surface):
+        raise ValueError(
+            "expected losses in the model's own numbers, got a surface in bfloat16, whose rounding is in no standard "
+            "error: measure it without --bfloat16"
+        )
+    scene = flat(surface, shadows, order, _only_significant(surface))
     blank = int(noise_mask(surface)[-1].sum())
     words = (
         f"Blank where the loss differs from the centre's by less than {NORMAL} standard errors, paired over examples "
@@ -181,6 +194,7 @@ def _track(shadow: Shadow, losses: Array, look: Look, largest: float, title: str
     group = shadow.run.label
     told = hover(shadow, losses, title)
     shown = sparse(shadow.steps.size, CIRCLES)
+    shown = shown[np.isfinite(shadow.off_plane[shown])]
     size = LARGEST * shadow.off_plane[shown] / (largest or 1.0)
     circle = look.but(marker="circle", fill="none", width=0.8, dash="solid")
     return [

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from analysis.results import AVERAGE, Array, Interpolation, ProfileEnsemble, Shadow, SurfaceEnsemble
+from analysis.results import AVERAGE, Array, Interpolation, ProfileEnsemble, Shadow, Surface, SurfaceEnsemble
 from figures import style
 from figures.marks import Axis, Band, Column, Contours, Key, Line, Mark, Panel, Points, Row, Scene, grid
-from figures.scenes.landscapes import surface
+from figures.scenes.landscapes import flat
 from figures.scenes.scales import common_scale, height, log_axis, scale_of
 from figures.scenes.trajectories import views
 from figures.scenes.words import count, listed, sentences
@@ -31,13 +31,18 @@ def interpolation(record: Interpolation, shadows: Sequence[Shadow] = (), order: 
     Dots: points that the fit goes through; open circles: points held out, from which its error is known. Trajectories
     as in `surface`.
     """
-    fitted = replace(record.surface, loss=record.loss, done=np.ones(record.used.shape, bool))
-    scene, shown = surface(fitted, shadows, order), views(record.surface)
+    fitted = replace(record.surface, loss=record.loss, done=np.asarray(np.isfinite(record.loss).all(0)))
+    scene, shown = flat(fitted, shadows, order, views(fitted), _without_fit), views(record.surface)
     dots = iter([_dots(record, view.title, view.loss) for view in shown])
     rows = tuple(replace(row, panels=tuple(_with(panel, dots) for panel in row.panels)) for row in scene.rows)
     keys = (Key("measured, used for the fit", USED), Key("measured, held out", HELD_OUT))
     caption = sentences(_error_words(record), scene.caption)
     return replace(scene, title=f"{scene.title}, interpolated", caption=caption, rows=rows, legend=keys + scene.legend)
+
+
+def _without_fit(fitted: Surface) -> str:
+    missing = int((~fitted.done).sum())
+    return f"Blank: {count(missing, 'point')} next to measured losses that are not finite." if missing else ""
 
 
 def _with(panel: Panel, dots: Iterator[list[Mark]]) -> Panel:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,9 +13,10 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from analysis import examples, surfaces
-from analysis.heads import RefittedHeads
-from analysis.normalisation import Reestimated
+from analysis.heads import CentreHeads, RefittedHeads
+from analysis.normalisation import Frozen, Reestimated
 from analysis.points import Conditions
+from analysis.subsets import Named
 from analysis.surfaces import Grid
 from landscape.errors import LandscapeError
 from landscape.problem import Problem, Task
@@ -133,6 +135,60 @@ def test_a_surface_of_the_shared_parameters_with_fitted_heads_lies_below_the_one
     assert (fitted.loss < centre.loss).all(), "training and evaluation data are the same here"
     assert fitted.heads == "fitted again at each point, 60 iterations on 40 training examples"
     assert centre.heads == "as the plane's"
+
+
+def test_a_head_that_the_plane_moves_itself_is_not_fitted_again():
+    problem = linear_problem()
+    theta, buffers = problem.initial(0)
+    one, two = problem.layout.index("one"), problem.layout.index("two")
+    moved = np.array([[s.start, s.stop] for s in Named("one.*").spans(problem.layout)])
+    found = RefittedHeads(60, 40).build(problem, moved)(theta, buffers).numpy()
+    np.testing.assert_array_equal(found[one], theta.numpy()[one])
+    alone = RefittedHeads(60, 40).build(problem)(theta, buffers).numpy()
+    np.testing.assert_allclose(found[two], alone[two], atol=1e-4)  # both at the minimum, as far as L-BFGS goes
+    both = np.array([[0, problem.layout.size]])
+    with pytest.raises(LandscapeError, match="the plane moves all heads itself: expected some outside its subset"):
+        RefittedHeads().build(problem, both)
+
+
+def test_a_surface_over_a_head_with_the_others_fitted_again_shows_its_own_movement():
+    problem = linear_problem()
+    plane = plane_for(problem, size=0.5)
+    spans = Named("one.*").spans(problem.layout)
+    basis = CentreHeads().follow(plane.basis, spans)
+    plane = replace(plane, basis=basis, gram=basis @ basis.T, spans=np.array([[s.start, s.stop] for s in spans]))
+    fitted = surfaces.measure(problem, plane, Grid(3), Conditions(heads=RefittedHeads(60, 40)))
+    centre = surfaces.measure(problem, plane, Grid(3))
+    np.testing.assert_allclose(fitted.loss[0], centre.loss[0], rtol=1e-12)
+    assert (fitted.loss[1] < centre.loss[1]).all()
+
+
+def test_words_state_the_examples_that_there_are():
+    problem = cases.make("batch norm")
+    there = len(problem.train)
+    assert f"on {there} training examples" in RefittedHeads().words(problem)
+    assert f"from {there} training examples" in Reestimated().words(problem)
+
+
+class WithPositions(nn.Linear):
+    """A model with a buffer that is no statistic."""
+
+    def __init__(self):
+        super().__init__(4, 1)
+        self.register_buffer("positions", torch.arange(4.0))
+
+
+def test_other_buffers_are_no_statistics():
+    data = TensorDataset(torch.randn(9, 4), torch.randn(9, 1))
+    problem = Problem(WithPositions(), [Task("one", cases.squared_error)], data, data)
+    assert problem.buffer_layout.size == 4
+    assert Frozen().words(problem) == "none"
+    assert Frozen().words(cases.make("batch norm")) == "frozen"
+
+
+def test_one_example_has_no_statistics():
+    with pytest.raises(LandscapeError, match="expected 2 or more training examples for statistics, got 1: one has no"):
+        Reestimated(examples=1).build(cases.make("batch norm"))
 
 
 def test_heads_whose_loss_is_not_finite_stay_as_they_are():

@@ -265,3 +265,13 @@ def test_a_local_plane_needs_a_second_snapshot(tmp_path):
     run = walk(tmp_path, count=1)
     with pytest.raises(LandscapeError, match="has one snapshot only: expected a second one for the update's direction"):
         directions.local(problems.load("toy"), Place(run))
+
+
+def test_a_snapshot_that_is_not_finite_is_no_centre_and_no_part_of_a_principal_plane(tmp_path):
+    theta = np.random.default_rng(0).standard_normal((4, LAYOUT.size))
+    theta[-1, 3] = np.nan
+    run = write_run(tmp_path / "run.h5", theta, LAYOUT)
+    with pytest.raises(LandscapeError, match=r"step \d+ of .* is not finite: expected finite parameters at the centre"):
+        directions.random(Place(run), 0)
+    with pytest.raises(LandscapeError, match="some snapshots are not finite: expected finite parameters"):
+        planes.principal([run])

@@ -52,3 +52,9 @@ def test_an_engine_that_was_named_is_taken_as_it_is_or_refused():
         LandscapeError, match=r"Compiled\(.*=16\)\) needs .*expected a smaller micro-batch, --engine auto"
     ):
         engine(max_memory="47KiB", engine="sequential:16", compiled=True)
+
+
+def test_what_cannot_fit_is_refused_before_it_is_tried(monkeypatch):
+    monkeypatch.setattr(tuning, "trial", lambda *_: pytest.fail("tried"))
+    with pytest.raises(LandscapeError, match=r"Together\(points=1000000, .* needs \d+ MiB beyond model and data"):
+        engine(engine="together:1000000x8", max_memory="1MiB")

@@ -529,3 +529,16 @@ def test_what_cannot_be_compiled_is_an_error_that_names_the_way_out(monkeypatch)
         LandscapeError, match=r"torch\.compile cannot compile .*no compiler today.*use the engine inside"
     ):
         means(problem, Compiled(Sequential(5)), *points_of(problem, 1))
+
+
+@pytest.mark.parametrize(
+    "text", ["Compiled(inner=3)", "Bfloat16(inner=Compiled(inner=8))", "Sequential(micro_batch=x)"]
+)
+def test_a_stated_engine_of_something_else_is_refused(text):
+    with pytest.raises(LandscapeError, match="expected an engine as results state it"):
+        parse(text)
+
+
+def test_further_words_are_among_those_that_a_wrong_one_is_told():
+    with pytest.raises(LandscapeError, match=r"unknown engine 'aut': expected one of auto, .*did you mean 'auto'"):
+        parse("aut", ("auto", "problem"))

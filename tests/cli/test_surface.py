@@ -106,6 +106,7 @@ def test_a_tolerance_that_cannot_be_met_is_said_and_stored_and_no_error(full: De
         ("--data train", r"unknown data 'train': expected one of evaluation, training; did you mean 'training'"),
         ("--batch-norm reestimated", r"no normalisation layer with running statistics"),
         ("--plane given --vectors none.npy", r"there is no file none\.npy"),
+        ("--max-memory 1e999", r"expected an amount of memory above zero, such as 2GiB or 500MiB, got '1e999'"),
         ("--max-memory lots", r"expected an amount of memory above zero, such as 2GiB or 500MiB, got 'lots'"),
         ("--engine fast", r"engine 'fast'"),
         ("--plane line --conflict", r"expected a plane for an adaptive surface or a conflict map, got a line"),

@@ -154,7 +154,7 @@ def test_where_there_is_no_fit_nothing_is_painted() -> None:
     scene = scenes.interpolation(replace(record, loss=loss))
     (contours,) = of(scene.panels[0], Contours)
     np.testing.assert_array_equal(np.argwhere(np.isnan(contours.z)), [[1, 2], [1, 3]])
-    assert "2 of 12 grid points with a loss that is not finite. They are left blank." in scene.caption
+    assert "Blank: 2 points next to measured losses that are not finite." in scene.caption
 
 
 def test_an_ensemble_has_a_row_of_median_and_spread_for_every_view() -> None:

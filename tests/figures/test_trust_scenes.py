@@ -10,7 +10,7 @@ import pytest
 from analysis.results import Line as Straight
 from analysis.results import Profile
 from figures import scenes
-from figures.marks import Band, Contours, Line
+from figures.marks import Band, Contours, Line, Points
 from tests.figures import records
 from tests.figures.records import shadow, surface
 
@@ -154,6 +154,9 @@ REFITTED = "fitted again at each point, 20 iterations on 512 training examples"
 ESTIMATED = "estimated again at each point, from 64 training examples, 32 at a time at most"
 
 
+BFLOAT16 = "Computed in bfloat16, whose rounding standard errors leave out."
+
+
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
@@ -161,18 +164,32 @@ ESTIMATED = "estimated again at each point, from 64 training examples, 32 at a t
         ({"split": "training"}, "Loss over 500 training examples on a grid "),
         ({"batch_norm": "frozen"}, "Normalisation statistics of the plane's origin."),
         ({"batch_norm": ESTIMATED}, f"Normalisation statistics {ESTIMATED}."),
-        ({"heads": REFITTED}, f"Heads {REFITTED}."),
-        ({"engine": "Compiled(inner=Bfloat16(inner=Sequential(micro_batch=8)))"}, "Computed in bfloat16."),
+        ({"heads": REFITTED}, f"Parameters outside the subset: as at the centre, and of them heads {REFITTED}."),
+        ({"engine": "Compiled(inner=Bfloat16(inner=Sequential(micro_batch=8)))"}, BFLOAT16),
     ],
     ids=str,
 )
 def test_a_caption_says_under_which_conditions_losses_were_measured(changes, words):
     surface = replace(records.surface(), **changes)
-    for scene in (scenes.surface(surface), scenes.surface_relief(surface), scenes.significant(surface)):
-        assert words in scene.caption
+    drawn = [scenes.surface, scenes.surface_relief, *([] if words == BFLOAT16 else [scenes.significant])]
+    for draw in drawn:
+        assert words in draw(surface).caption
     if changes and "split" not in changes:
         assert words not in scenes.surface(records.surface()).caption
         assert words in scenes.profile([profile(**changes)]).caption
+
+
+def test_losses_in_bfloat16_are_not_told_from_the_centres():
+    surface = replace(records.surface(), engine="Bfloat16(inner=Sequential(micro_batch=8))")
+    with pytest.raises(ValueError, match="got a surface in bfloat16, whose rounding is in no standard error"):
+        scenes.significant(surface)
+
+
+def test_a_snapshot_that_is_not_finite_has_no_circle():
+    broken = replace(records.shadow(), off_plane=np.array([0.0, np.nan, 2.0]))
+    points = of_kind(scenes.surface(records.surface(), [broken]).panels[0], Points)
+    assert all(np.isfinite(mark.size).all() for mark in points)
+    assert sum(mark.size.size for mark in points) == 4  # two circles, a start and an end
 
 
 def test_a_caption_says_what_the_parameters_outside_a_subset_do():
