@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from analysis import alternation, examples
+from analysis import alternation, checks, examples
 from analysis.alternation import Trial, Work, usual_trial
 from analysis.archive import Entry
 from analysis.desk import Desk, group_of, named
@@ -26,6 +26,7 @@ ORDERS: dict[str, Orders] = {"usual": Usual(), "all": EveryOrder(), "none": NoOr
 
 def along_all(desk: Desk, chosen: AlternationSettings) -> list[Alternation]:
     """A record for every run: as the file knows it, gone on with where it is unfinished, or made."""
+    checks.require_recorded(desk.problem, desk.runs)
     data = _examples(desk.problem, chosen)
     trials = [trial_of(chosen, run) for run in desk.runs]
     rows = [_rows(run, chosen) for run in desk.runs]

@@ -7,6 +7,7 @@ Groups of the results file, with T the title that the settings give: `points/T`,
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from analysis.connectivity import Way
 from analysis.curves import CurvePlan
 from analysis.desk import Desk, named, record_hash
 from analysis.engine_choice import Chosen, chosen_engine
+from analysis.examples import training
 from analysis.normalisation import has_statistics
 from analysis.permutations import named_groups
 from analysis.points import Conditions
@@ -124,6 +126,7 @@ class _Connection:
         return text
 
     def run(self) -> list[Barriers]:
+        checks.require_recorded(self._problem, list(dict.fromkeys(place.run for place in self._places)))
         aligner = self._aligner() if self._chosen.align else None
         self._distances(aligner)
         self._functions()
@@ -132,7 +135,8 @@ class _Connection:
         for norm in self._norms:
             found.append(self._barriers(norm, "", "none", self._line))
             if aligner is not None:
-                found.append(self._barriers(norm, "-aligned", aligner.words, _Lines(aligner)))
+                groups = {"groups": hashlib.sha256(repr(aligner.groups).encode()).hexdigest()[:16]}
+                found.append(self._barriers(norm, "-aligned", aligner.words, _Lines(aligner), groups))
         if self._chosen.curve:
             trained = self._curves()
             inputs = {f"curve {number}": record_hash(curve) for number, curve in enumerate(trained.values())}
@@ -164,6 +168,12 @@ class _Connection:
         all_inputs = {**hashes, "data": self._problem.data_hash, **(inputs or {})}
         return self._desk.made(all_inputs, {"title": self._title, "places": self._names, **settings})
 
+    def _training(self, norm: str) -> dict[str, str]:
+        """The hash of the training examples that a measurement depends on, if it does."""
+        chosen = self._chosen
+        drawn = norm == "reestimated" or chosen.heads == "refitted" or chosen.data == "training"
+        return {"training": training(self._problem, chosen.examples, chosen.seed).hash} if drawn else {}
+
     def _settings(self, *names: str) -> dict[str, Any]:
         return {name: getattr(self._chosen, name) for name in names}
 
@@ -180,7 +190,8 @@ class _Connection:
 
     def _functions(self) -> None:
         desk, group = self._desk, f"functions/{self._title}"
-        made = self._made(self._settings("data", "examples", "seed"))
+        inputs = self._training("frozen") if self._chosen.data == "training" else {}
+        made = self._made(self._settings("data", "examples", "seed"), inputs)
         if desk.results.known(group, made, FunctionDistances) is not None:
             return
         on = self._conditions("frozen").examples
@@ -250,7 +261,7 @@ class _Connection:
         desk, results = self._desk, self._desk.results
         name = f"{self._title}{suffix}{'' if norm == self._norms[0] else f'-{norm}'}"
         settings = {**self._settings(*OF_THE_PATHS), "statistics": norm, "alignment": alignment}
-        made = self._made(settings, inputs)
+        made = self._made(settings, {**self._training(norm), **(inputs or {})})
         known = results.known(f"paths/{name}", made, PathLosses)
         barriers = results.known(f"barriers/{name}", made, Barriers)
         if known is not None and known.done.all() and barriers is not None:
@@ -304,15 +315,16 @@ class _Connection:
         group = f"curve/{self._title}/{safe_name(name)}"
         hashes = {place.run.name: desk.hashes[place.run.name] for place in (self._places[i], self._places[j])}
         settings = {"title": self._title, "ends": name, **self._settings(*OF_THE_CURVES)}
-        made = desk.made(hashes, settings)
+        drawn = training(self._problem, self._chosen.examples, self._chosen.seed).hash  # of all that it sees, or many
+        made = desk.made({**hashes, "training": drawn}, settings)
         known = desk.results.known(group, made, TrainedCurve)
         if known is not None and known.finished:
             return known
         already, steps = 0 if known is None else known.losses.size, self._chosen.curve_steps
         with desk.results.stage("curve, steps", steps - already) as note:
             first, last = Point.at(self._places[i]), Point.at(self._places[j])
-            training = curves.training(self._problem, first, last, self._curve_plan(steps), known)
-            found = desk.results.growing(group, made, training, lambda curve: curve.losses.size, already)
+            bent = curves.training(self._problem, first, last, self._curve_plan(steps), known)
+            found = desk.results.growing(group, made, bent, lambda curve: curve.losses.size, already)
             desk.results.save({group: Entry(found, made)})
             note(f"from {first.name} to {last.name}")
         return found

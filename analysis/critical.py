@@ -36,7 +36,8 @@ def critical_rates(
     a high one, [T + 1] each.
 
     2 / rate is the critical sharpness (Kalra et al., arXiv 2601.16979): on a quadratic u'Hu / (g'u), the rate itself
-    2 g'u / (u'Hu). A loss of which u is no descent direction rises at once: rate 0. One that is not above its start
+    2 g'u / (u'Hu). A loss of which u is no descent direction rises at once: rate 0. One
+    that does not depend on the move, as with a zero u, has none: NaN. One that is not above its start
     after all octaves has an infinite upper bound. `slopes` are g'u and `curvatures` u'Hu, [T + 1] each, which only say
     where to begin: with them a search takes about 2 + `halvings` forward passes, shared by all losses. A loss that
     first rises and falls again between two rates of the ladder of powers of 2 is not seen to do so; one that is not
@@ -71,6 +72,11 @@ class _Line:
             self.known[power] = self.near.losses(-self.rate(power) * self.update)
         return not bool(self.known[power][loss] <= self.known[-np.inf][loss])
 
+    def stands(self, loss: int, power: float) -> bool:
+        """Whether a loss is what it was at its start: the update is zero, or the loss does not depend on it."""
+        self.risen(loss, power)
+        return bool(self.known[power][loss] == self.known[-np.inf][loss])
+
     def rate(self, power: float) -> float:
         return float(self.unit * 2.0**power)
 
@@ -78,9 +84,11 @@ class _Line:
 def _bracket(line: _Line, loss: int, slope: float, guess: float, how: LineSearch) -> tuple[float, float]:
     if not np.isfinite(slope):
         return np.nan, np.nan
+    begin = float(np.round(np.log2(guess / line.unit))) if np.isfinite(guess) and guess > 0 else 0.0
+    if slope == 0 and line.stands(loss, begin):
+        return np.nan, np.nan
     if slope <= 0:
         return 0.0, 0.0
-    begin = float(np.round(np.log2(guess / line.unit))) if np.isfinite(guess) and guess > 0 else 0.0
     up = not line.risen(loss, begin)
     for octave in range(1, how.octaves + 1):
         power = begin + octave if up else begin - octave

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from analysis import agreement, archive, densities, sharpness, subsets, summaries, tracking
+from analysis import agreement, archive, checks, densities, sharpness, subsets, summaries, tracking
 from analysis.archive import ArchiveError, Entry, Provenance, safe_name
 from analysis.densities import Measurement, Quadrature, Subject
 from analysis.desk import SAVE_EVERY, Desk, group_of, made_alike, named
@@ -134,6 +134,7 @@ def examine(desk: Desk, chosen: HessianSettings, workers: int = 1) -> list[Eigen
     """Everything that is asked for, along every run: as the file knows it, gone on with, or measured. Returns the
     eigenvalues on the first subset.
     """
+    checks.require_recorded(desk.problem, desk.runs)
     for subset in chosen.on:
         subsets.parse(subset).spans(desk.problem.layout)
     _spectrum(chosen, Shared()).names(desk.problem.names)

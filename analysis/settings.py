@@ -26,6 +26,19 @@ else:
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
+    def _is_changed(self, name: str) -> bool:
+        """Whether a setting has another value than its default."""
+        field = type(self).model_fields[name]
+        return bool(getattr(self, name) != field.get_default(call_default_factory=True))
+
+    def _require_use(self, names: tuple[str, ...], used: bool, by: str) -> None:
+        """Refuses settings that change nothing, since what they are for was not asked for."""
+        for name in names:
+            if self._is_changed(name) and not used:
+                raise ValueError(
+                    f"expected {by} for {name} {getattr(self, name)}, got none: add it, or leave {name} out"
+                )
+
 
 class StrategySettings(_Section):
     """One strategy of a study; see `landscape.strategies.named` for the choices."""
@@ -155,13 +168,12 @@ class SurfaceSettings(_Section):
                 )
         if self.reach and self.rise:
             raise ValueError(f"expected a reach or a rise, got both ({self.reach:g} and {self.rise:g}): choose one")
-        if self.margin != type(self).model_fields["margin"].default and not self._has_margin:
+        if self._is_changed("margin") and not self._has_margin:
             raise ValueError(
                 f"expected a margin of {self.margin:g} around the snapshots of {', '.join(_AROUND)}, without reach or "
                 f"rise; got the plane {self.plane!r}, reach {self.reach:g}, rise {self.rise:g}: leave the margin out"
             )
-        if self.budget != type(self).model_fields["budget"].default and not self.adaptive:
-            raise ValueError(f"expected a tolerance (adaptive) for a budget of {self.budget:g}, got none: give one")
+        self._require_use(("budget",), bool(self.adaptive), "a tolerance (adaptive)")
         if self.draws > 1 and self.plane not in _DRAWN:
             raise ValueError(f"expected several draws of a random plane or line, got the plane {self.plane!r}")
         if self.plane in LINES and (self.adaptive or self.conflict):
@@ -224,6 +236,10 @@ class ConnectSettings(_Section):
             for word in [given] if isinstance(given, str) else given:
                 if word not in valid[name]:
                     raise unknown(name.replace("_", " "), word, valid[name])
+        self._require_use(("curve_steps", "rate", "batch_size"), self.curve, "curves (curve)")
+        self._require_use(("groups",), self.align, "matching (align)")
+        if self.between and (self.at or self._is_changed("snapshots")):
+            raise ValueError("expected two places alone, got steps or a number of snapshots too: leave these out")
         if len(self.between) not in (0, 2):
             raise ValueError(f"expected two places between which to connect, got {len(self.between)}")
         return self
@@ -270,6 +286,10 @@ class HessianSettings(_Section):
         for name, valid in (("end", ENDS), ("matrix", MATRICES)):
             if getattr(self, name) not in valid:
                 raise unknown(name, getattr(self, name), valid)
+        self._require_use(("probes", "degree"), self.density, "densities (density)")
+        self._require_use(("trace",), self.density or self.traces, "traces (traces) or densities (density)")
+        self._require_use(("batch",), self.agreement, "agreement")
+        self._require_use(("radius", "pairs"), self.sharpness, "sharpness")
         if self.matrix != "hessian" and (self.intervals or self.agreement or self.sharpness):
             raise ValueError(
                 f"expected the matrix hessian for intervals, agreement and sharpness, got {self.matrix}: leave them out"
@@ -295,6 +315,7 @@ class AlternationSettings(_Section):
     def _known_words(self) -> AlternationSettings:
         if self.data not in _WORDS["data"]:
             raise unknown("data", self.data, _WORDS["data"])
+        self._require_use(("examples",), self.data == "training", "training data")
         if self.preconditioner not in PRECONDITIONERS:
             raise unknown("preconditioner", self.preconditioner, PRECONDITIONERS)
         if self.orders not in ORDERS and not self.orders.isdecimal():

@@ -23,9 +23,10 @@ def tracks_table(tracks: EigenvalueTracks) -> Table:
         weakest = tracks.match[:, o][np.isfinite(tracks.match[:, o])]
         least = number(float(weakest.min()), 3) if weakest.size else "\u2013"
         rows.append([title_of(name), value, share, str(len(curves)), str(len(lost)), least])
+    matrix = tracks.matrix[:1].upper() + tracks.matrix[1:]
     note = (
-        f"On these parameters: {tracks.subset}. Value \u00b1 residual at step {int(tracks.steps[-1])}. A curve goes on "
-        f"where the overlap of its vector with the next snapshot's is at least {tracks.threshold:.2f}. "
+        f"{matrix} on these parameters: {tracks.subset}. Value \u00b1 residual at step {int(tracks.steps[-1])}. "
+        f"A curve goes on where the overlap of its vector with the next snapshot's is at least {tracks.threshold:.2f}. "
         f"{tracks.line_words}"
     )
     head = ("loss", "first eigenvalue", "of the step-size line", "curves", "lost", "weakest overlap")
@@ -48,7 +49,8 @@ def sharpness_table(found: Sharpness) -> Table:
             row.append(Cell(number(float(found.worst[-1, o, f]), 3), step))
             row.append(with_error(float(found.mean_rise[-1, o, f]), float(found.mean_rise_stderr[-1, o, f])))
         row.append(with_error(float(found.trace[-1, o]), float(found.trace_stderr[-1, o])))
-        low, high = 2 / np.array([found.critical_high[-1, o, o], found.critical_low[-1, o, o]])
+        with np.errstate(divide="ignore"):
+            low, high = 2 / np.array([found.critical_high[-1, o, o], found.critical_low[-1, o, o]])
         row.append(f"{number(float(low), 3)} to {number(float(high), 3)}")
         rows.append(row)
     note = (

@@ -37,7 +37,7 @@ def tracked_eigenvalues(tracks: EigenvalueTracks) -> Scene:
     once = sum(_single(tracks, o, n) for o in range(len(tracks.tasks)) for n in tracks.numbers(o))
     there = ((LINE, any(drawn)), (LOST, lost > once), (ONCE, once), (GROUP, grouped), (UNSURE, loose))
     ends = {"largest": "Largest", "smallest": "Smallest", "both": "Largest and smallest", "magnitude": "Largest |.|"}
-    what = f"P^(1/2) H P^(1/2), P {tracks.preconditioner}," if tracks.preconditioner else "the Hessian"
+    what = f"P^(1/2) H P^(1/2), P {tracks.preconditioner}," if tracks.preconditioner else f"the {tracks.matrix}"
     caption = sentences(
         f"{ends.get(tracks.end, tracks.end)} {count(tracks.values.shape[2], 'eigenvalue')} of {what} of each loss on "
         f"these parameters: {tracks.subset}; in loss per squared parameter unit, over "
@@ -55,12 +55,12 @@ def tracked_eigenvalues(tracks: EigenvalueTracks) -> Scene:
         _log_words(panels),
         excluded(broken(tracks.values), "eigenvalues"),
     )
-    title = f"Eigenvalues followed along training: {tracks.run.name}"
+    title = f"Eigenvalues followed along training: {tracks.run.name}{_other(tracks)}"
     return Scene(title, caption, grid(panels, 2, 48.0), tuple(key for key, seen in there if seen))
 
 
 def layer_eigenvalues(by_layer: Mapping[str, EigenvalueTracks]) -> Scene:
-    """The first eigenvalue of every layer's own block of the Hessian along one run, a panel a loss, a line a layer."""
+    """The first eigenvalue of every layer's own block along one run, a panel a loss, a line a layer."""
     first = next(iter(by_layer.values()))
     looks = style.looks(by_layer)
     panels = []
@@ -76,14 +76,21 @@ def layer_eigenvalues(by_layer: Mapping[str, EigenvalueTracks]) -> Scene:
         panels.append(Panel(title_of(name), Axis("step"), axis, tuple(drawn)))
     loose = int(sum((~t.converged[..., 0].astype(bool)).sum() for t in by_layer.values()))
     caption = sentences(
-        f"First eigenvalue of the Hessian of each loss on the parameters of one layer, the others held fixed; over "
-        f"{count(first.examples, 'evaluation example')}; run {first.run.name}. Bars are residuals.",
+        f"First eigenvalue of the {first.matrix} of each loss on the parameters of one layer, the others held fixed; "
+        f"over {count(first.examples, 'evaluation example')}; run {first.run.name}. Bars are residuals.",
         f"{count(loose, 'value')} did not converge." if loose else "All values converged.",
         _log_words(tuple(panels)),
         excluded(broken(*(t.values[..., 0] for t in by_layer.values())), "eigenvalues"),
     )
     legend = (*(Key(layer, look) for layer, look in looks.items()), *((UNSURE,) if loose else ()))
-    return Scene(f"Eigenvalues layer by layer: {first.run.name}", caption, grid(tuple(panels), 2, 48.0), legend)
+    return Scene(
+        f"Eigenvalues layer by layer: {first.run.name}{_other(first)}", caption, grid(tuple(panels), 2, 48.0), legend
+    )
+
+
+def _other(tracks: EigenvalueTracks) -> str:
+    """For titles, the matrix, where it is not the Hessian."""
+    return "" if tracks.matrix == "Hessian" else f", {tracks.matrix}"
 
 
 def _panel(tracks: EigenvalueTracks, operator: int) -> Panel:

@@ -7,7 +7,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from analysis import settings
-from analysis.settings import HessianSettings, Settings, StrategySettings, SurfaceSettings, parse, read, section, write
+from analysis.settings import (
+    AlternationSettings,
+    ConnectSettings,
+    HessianSettings,
+    Settings,
+    StrategySettings,
+    SurfaceSettings,
+    parse,
+    read,
+    section,
+    write,
+)
 from landscape.errors import LandscapeError
 from landscape.optimisers import Optimiser
 from landscape.schedules import Every
@@ -196,12 +207,35 @@ def test_a_surface_is_called_after_its_plane_unless_it_has_a_label():
         ({"plane": "random", "draws": 2, "rise": 3}, r"expected a reach for several draws, got a rise, which gives"),
         ({"data": ["training", "training"]}, r"expected every kind of data once, got training again"),
         ({"seed": 2**63}, r"seed: input should be less than 9223372036854775808"),
-        ({"budget": 0.1}, r"expected a tolerance \(adaptive\) for a budget of 0.1, got none: give one"),
+        ({"budget": 0.1}, r"expected a tolerance \(adaptive\) for budget 0.1, got none: add it, or leave budget out"),
     ],
 )
 def test_a_setting_of_a_surface_that_would_change_nothing_is_refused(given, message):
     with pytest.raises(LandscapeError, match=message):
         section(SurfaceSettings, given)
+
+
+@pytest.mark.parametrize(
+    ("kind", "given", "message"),
+    [
+        (
+            ConnectSettings,
+            {"rate": 0.5},
+            r"expected curves \(curve\) for rate 0.5, got none: add it, or leave rate",
+        ),
+        (ConnectSettings, {"curve_steps": 3}, r"expected curves \(curve\) for curve_steps 3"),
+        (ConnectSettings, {"groups": {"h": [["a", 0]]}}, r"expected matching \(align\) for groups"),
+        (ConnectSettings, {"between": ["a", "b"], "at": [0]}, r"expected two places alone, got steps or a number of"),
+        (HessianSettings, {"probes": 99}, r"expected densities \(density\) for probes 99"),
+        (HessianSettings, {"trace": 9}, r"expected traces \(traces\) or densities \(density\) for trace 9"),
+        (HessianSettings, {"batch": 5}, r"expected agreement for batch 5"),
+        (HessianSettings, {"radius": 9}, r"expected sharpness for radius 9"),
+        (AlternationSettings, {"examples": 10}, r"expected training data for examples 10"),
+    ],
+)
+def test_settings_of_what_was_not_asked_for_are_refused(kind, given, message):
+    with pytest.raises(LandscapeError, match=message):
+        section(kind, given)
 
 
 def test_the_same_settings_are_taken_where_they_say_something():

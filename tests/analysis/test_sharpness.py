@@ -18,7 +18,7 @@ from analysis.results import Estimate
 from analysis.scaling import Elementwise, PerUnit, Plain, scale_on
 from analysis.sharpness import Form, Measures
 from analysis.spectra import Accuracy
-from analysis.subsets import Everything, Named, Shared
+from analysis.subsets import Everything, Head, Named, Shared
 from landscape import problems
 from landscape.errors import LandscapeError
 from landscape.problem import Problem, Task
@@ -336,3 +336,17 @@ def test_a_radius_or_noise_of_zero_and_another_models_theta_are_refused():
     with pytest.raises(LandscapeError, match=r"theta has shape \[3\]"):
         Neighbourhood(problem, np.zeros(3), NONE)
     assert line_curvature(near, torch.zeros(SIZE))[0].tolist() == [0, 0, 0]
+
+
+def test_a_loss_that_does_not_depend_on_the_parameters_has_no_critical_rate():
+    problem = cases.make()
+    theta, buffers = (part.numpy() for part in problem.initial(0))
+    near = Neighbourhood(problem, theta, buffers, Head(problem.names[0]))
+    gradients = near.every_gradient()
+    assert not gradients[1].any()
+    for update in gradients:
+        slopes = np.append((gradients @ update).numpy(), float(gradients.mean(0) @ update))
+        low, high = critical_rates(near, update, slopes, np.full(3, np.nan))
+        still = [not update.any(), True, not update.any()]
+        np.testing.assert_array_equal(np.isnan(low), still)
+        np.testing.assert_array_equal(np.isnan(high), still)

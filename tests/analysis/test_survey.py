@@ -27,7 +27,7 @@ from landscape.errors import LandscapeError
 from landscape.optimisers import Optimiser
 from landscape.schedules import Every
 from landscape.strategies import Averaged, Independent
-from tests.analysis.synthetic import Told
+from tests.analysis.synthetic import EverySecond, Told
 
 SMALL = {"width": 4, "features": 12, "norm": "batch", "train": 64, "evaluation": 32}
 DIGITS = ProblemName(name="digits", settings=SMALL)
@@ -305,19 +305,6 @@ def test_the_plane_of_a_survey_is_the_one_of_the_functions(desk, runs):
     assert surface.plane == planes.principal(runs)
     assert archive.load(desk.results.path, "plane/principal").record == surface.plane
     assert isinstance(surface.plane, Plane)
-
-
-class EverySecond:
-    """A training set of every second example of another one."""
-
-    def __init__(self, whole):
-        self.whole = whole
-
-    def __len__(self):
-        return len(self.whole) // 2
-
-    def take(self, rows):
-        return self.whole.take(2 * np.asarray(rows))
 
 
 def test_other_training_examples_are_measured_anew(desk, runs, tmp_path, monkeypatch):

@@ -245,3 +245,23 @@ def test_tables_have_errors_and_say_what_did_not_converge():
     owed = shares_table(curvature.agreement())
     assert [cell.text for cell in owed.rows[0][2:]] == ["3", "\u22121"]
     assert [cell.note for cell in owed.rows[0][2:]] == ["150 %", "-50 %"]
+
+
+@pytest.mark.parametrize("matrix", ["Hessian", "Gauss-Newton matrix", "empirical Fisher matrix"])
+def test_captions_and_tables_name_the_matrix(matrix):
+    tracks = curvature.tracks(matrix=matrix)
+    followed, by_layer = scenes.tracked_eigenvalues(tracks), scenes.layer_eigenvalues({"first": tracks})
+    assert f"of the {matrix} of each loss" in followed.caption
+    assert f"First eigenvalue of the {matrix} of each loss" in by_layer.caption
+    for scene in (followed, by_layer):
+        assert scene.title.endswith(f", {matrix}") == (matrix != "Hessian")
+        assert matrix == "Hessian" or "Hessian" not in scene.caption
+    assert f"{matrix[:1].upper()}{matrix[1:]} on these parameters: shared." in tracks_table(tracks).to_text()
+
+
+def test_a_loss_that_rises_at_once_has_no_bound_without_a_warning():
+    found = curvature.sharpness()
+    low, high = found.critical_low.copy(), found.critical_high.copy()
+    low[-1, 0, 0] = high[-1, 0, 0] = 0.0
+    text = sharpness_table(curvature.sharpness(critical_low=low, critical_high=high)).to_text()
+    assert "infinite to infinite" in text
