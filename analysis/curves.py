@@ -62,8 +62,13 @@ def training(
     Cost: one gradient of a mini-batch a step.
 
     Raises:
-        LandscapeError: a loss that is not finite, or a curve of another plan or model to go on with.
+        LandscapeError: a loss that is not finite, a curve of another plan or model to go on with, or mini-batches of
+            one example for a model whose statistics need two.
     """
+    if plan.batch_size < 2 and any(has_statistics(part) for part in problem.model.modules()):
+        raise LandscapeError(
+            "expected mini-batches of 2 or more examples for a curve of a model with statistics, got 1"
+        )
     layout, dtype = problem.layout, problem.dtype
     ends = [torch.tensor(end.theta, dtype=torch.float64, device=problem.device) for end in (first, last)]
     start = _start(first, last, plan.seed) if before is None else _taken_over(problem, first, last, plan, before)

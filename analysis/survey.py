@@ -82,7 +82,9 @@ def plan(desk: Desk, chosen: SurfaceSettings) -> str:
         points = len(recipes.along(chosen, desk.problem, space))
     else:
         points = chosen.nx * chosen.ny if not chosen.adaptive else int(chosen.budget * chosen.nx * chosen.ny)
-    return engine.plan(points * chosen.draws * len(chosen.data) * len(chosen.batch_norm))
+    words = engine.plan(points * chosen.draws * len(_pairs(chosen)))
+    tasks = len(desk.problem.tasks)
+    return f"{words}; and {points * chosen.draws} points with {tasks} gradients each" if chosen.conflict else words
 
 
 def _draws(chosen: SurfaceSettings) -> list[SurfaceSettings]:

@@ -158,7 +158,10 @@ def train(
     steps: Annotated[int, typer.Option(min=1, help="Training steps.")] = 600,
     batch_size: Annotated[int, typer.Option(min=1, help="Examples in a mini-batch.")] = 64,
     every: Annotated[int, typer.Option(min=1, help="Steps between snapshots.")] = 20,
-    seed: Annotated[int, typer.Option(min=0, help="Start, batches, orders and dropout follow from it.")] = 0,
+    seed: Annotated[
+        int,
+        typer.Option(min=0, help="Draws batches, orders, dropout, and a problem's own start."),
+    ] = 0,
     reduction: Annotated[str, typer.Option(help="averaged, grouped: sum, mean, or weights as 1,0.5,2.")] = "",
     order: Annotated[str, typer.Option(help="Order of the sub-steps: fixed, shuffled or reversed.")] = "",
     batches: Annotated[

@@ -91,3 +91,9 @@ def test_runs_of_another_loss_are_refused(desk, monkeypatch):
     monkeypatch.setattr(desk.problem, "tasks", (changed, *others))
     with pytest.raises(LandscapeError, match=r"averaged-0\.h5 was recorded with other losses than the problem gives"):
         connecting.connect(desk, settings())
+
+
+def test_one_example_is_no_mini_batch_for_statistics(desk):
+    with pytest.raises(LandscapeError, match="2 or more examples for a curve of a model with statistics, got 1"):
+        connecting.connect(desk, settings(curve=True, curve_steps=3, batch_size=1))
+    assert "barriers/ends" in archive.groups(desk.results.path), "what could be computed is saved"

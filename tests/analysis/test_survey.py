@@ -397,3 +397,10 @@ def test_a_line_has_every_point_once(desk, nx):
     profile = survey.survey(desk, settings(plane="line", nx=nx))
     assert np.diff(profile.x).min() > 1e-3
     assert {0.0, 1.0} <= set(profile.x)
+
+
+def test_a_plan_counts_the_conflict_map_and_every_condition(desk):
+    words = survey.plan(desk, settings(data=["evaluation", "training"], conflict=True))
+    assert words.startswith("24 points, ")
+    assert words.endswith("; and 12 points with 3 gradients each")
+    assert "gradients" not in survey.plan(desk, settings())
