@@ -111,7 +111,7 @@ def _over_runs(group: Sequence[Alternation]) -> str:
 
 def _theory(group: Sequence[Alternation]) -> str:
     predicted, measured, relative, power = (
-        np.concatenate([values[record.done.astype(bool)].ravel() for record, values in pairs])
+        np.concatenate([values[record.above_rounding[:, :-1]] for record, values in pairs])
         for pairs in (
             [(r, r.predicted[:, :-1]) for r in group],
             [(r, r.measured[:, 0, :-1]) for r in group],
@@ -122,10 +122,14 @@ def _theory(group: Sequence[Alternation]) -> str:
     same = int((np.sign(predicted) == np.sign(measured)).sum())
     near = int((relative < CLOSE).sum())
     number_of = count(len(predicted), "difference")
+    below = sum(int(r.done.sum()) * (r.measured.shape[2] - 1) for r in group) - len(predicted)
+    if not len(predicted):
+        return "No difference of a single task is finite and larger than rounding, which tells nothing of the theory."
     text = (
         f"The second-order prediction has the sign of the measurement in {same} of {number_of} of single tasks, and is "
         f"within {CLOSE:.0%} of itself in {near} (median remainder {_median(relative):.0%})."
     )
+    text += f" Left out: {count(below, 'difference')} no larger than rounding, or not finite." if below else ""
     known = power[np.isfinite(power)]
     if not known.size:
         return text

@@ -129,6 +129,11 @@ class Alternation(Record):
         return np.asarray(table[0])
 
     @property
+    def above_rounding(self) -> Array:
+        """Which measured differences rounding alone could not make [snapshot, objective]; false where not done."""
+        return np.asarray((np.abs(self.measured[:, 0]) > self.rounding) & self.done.astype(bool)[:, None])
+
+    @property
     def interval(self) -> tuple[Array, Array]:
         """The measured difference at the learning rate -+ quantile times its standard error, two arrays [snapshot,
         loss].

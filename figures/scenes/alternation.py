@@ -54,11 +54,13 @@ def prediction_and_measurement(records: Sequence[Alternation], order: Sequence[s
     losses = shown_losses(records)
     panels = tuple(_scatter(name, records, every) for name in losses)
     remainders = tuple(_relative(name, records, every) for name in losses)
-    signs = [np.sign(r.predicted[r.done.astype(bool)]) == np.sign(r.measured[r.done.astype(bool), 0]) for r in records]
+    told = [r.above_rounding for r in records]
+    signs = [np.sign(r.predicted[t]) == np.sign(r.measured[:, 0][t]) for r, t in zip(records, told, strict=True)]
     same, total = sum(int(s.sum()) for s in signs), sum(s.size for s in signs)
     caption = sentences(
         "Upper rows: measured against predicted difference of each loss over the squared learning rate, one marker a "
-        f"snapshot, bars 95 % intervals; on the dashed line both are equal. They have one sign at {same} of {total}.",
+        f"snapshot, bars 95 % intervals; on the dashed line both are equal. They have one sign at {same} of "
+        f"{total} that are larger than rounding.",
         "Lower rows: |measured \u2212 predicted| / |predicted| on a logarithmic axis; on the dashed line the remainder "
         "is as large as the prediction.",
         what(records),

@@ -68,7 +68,7 @@ def conflict_map(record: ConflictMap, shadows: Sequence[Shadow] = (), order: Seq
     caption = sentences(
         f"Gradients of the task losses on the shared parameters, over {count(record.examples, 'evaluation example')}, "
         f"on a grid of {record.x.size} by {record.y.size} points of the plane: {record.plane.recipe}.",
-        "Normalisation statistics of the plane's origin." if record.plane.buffers.size else "",
+        "Buffers, such as normalisation statistics, of the plane's origin." if record.plane.buffers.size else "",
         "Heads as the plane's." if record.plane.subset != "all" else "",
         _pair_words(record, len(shown)),
         _gap_words(record),

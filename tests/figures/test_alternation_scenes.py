@@ -112,7 +112,7 @@ def test_a_prediction_is_compared_with_its_measurement_on_equal_axes():
     np.testing.assert_array_equal(guide.x0, guide.y0)
     (points, _) = marks(panel, Points)
     np.testing.assert_allclose(points.y - points.x, 0.2 * RATE)
-    assert "They have one sign at 24 of 24." in scene.caption
+    assert "They have one sign at 24 of 24 that are larger than rounding." in scene.caption
     relative = marks(scene.panels[3], Line)[0]
     np.testing.assert_allclose(relative.y, 0.2 * RATE / np.abs(np.arange(4) - 1.5))
 
@@ -243,3 +243,18 @@ def test_a_report_has_a_section_of_its_own():
     page = report.render(found).decode()
     assert section.words[0] in page
     assert report.sections(Contents("a study")) == ()
+
+
+def test_what_rounding_alone_could_make_counts_for_nothing():
+    usual = record()
+    largest = np.abs(usual.measured[:, 0]).max()
+    some = usual.rounding.copy()
+    some[0, 0] = largest
+    words = " ".join(verdict_words([replace(usual, rounding=some)]))
+    assert "has the sign of the measurement in 7 of 7 differences of single tasks" in words
+    assert "Left out: 1 difference no larger than rounding, or not finite." in words
+    scene = scenes.prediction_and_measurement([replace(usual, rounding=some)])
+    assert "They have one sign at 11 of 11 that are larger than rounding." in scene.caption
+    none = " ".join(verdict_words([replace(usual, rounding=np.full_like(some, 2 * largest))]))
+    assert "No difference of a single task is finite and larger than rounding" in none
+    assert "within 50%" not in none
