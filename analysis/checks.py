@@ -29,9 +29,7 @@ def recorded_losses(problem: Problem, trajectories: Sequence[Trajectory]) -> Che
     """The evaluation losses in the files against a new evaluation of the last snapshots. One evaluation a run."""
     worst = 0.0
     for trajectory in trajectories:
-        theta = torch.tensor(trajectory.theta[-1], dtype=problem.dtype, device=problem.device)
-        again = problem.evaluate(theta, torch.tensor(trajectory.buffers[-1])).losses.cpu().numpy()
-        worst = max(worst, _apart(again, trajectory.losses[-1]))
+        worst = max(worst, _apart(_last_losses(problem, trajectory), trajectory.losses[-1]))
     return Check(
         "losses of the last snapshots, recorded and evaluated again", worst, 1e-5, "rounding of the model's precision"
     )
@@ -46,8 +44,7 @@ def require_recorded(problem: Problem, trajectories: Sequence[Trajectory]) -> No
         LandscapeError: a run with other losses, and how far they are off.
     """
     for trajectory in trajectories:
-        theta = torch.tensor(trajectory.theta[-1], dtype=problem.dtype, device=problem.device)
-        again = problem.evaluate(theta, torch.tensor(trajectory.buffers[-1])).losses.cpu().numpy()
+        again = _last_losses(problem, trajectory)
         every = np.abs(np.asarray(trajectory.losses, np.float64))
         recorded, largest = trajectory.losses[-1], float(every[np.isfinite(every)].max(initial=0.0))
         if _apart(recorded, again, least=1e-4 * largest) > OTHER:
@@ -58,6 +55,12 @@ def require_recorded(problem: Problem, trajectories: Sequence[Trajectory]) -> No
                 f"{trajectory.path} was recorded with other losses than the problem gives at its last snapshot "
                 f"({words}): expected the problem, data and settings of the recording; give them as --problem and --set"
             )
+
+
+def _last_losses(problem: Problem, trajectory: Trajectory) -> Array:
+    """The losses of a run's last snapshot, evaluated now [T]."""
+    theta = torch.tensor(trajectory.theta[-1], dtype=problem.dtype, device=problem.device)
+    return np.asarray(problem.evaluate(theta, torch.tensor(trajectory.buffers[-1])).losses.cpu().numpy())
 
 
 def plain_loop(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Any, Generic, TypeVar
 
 import numpy as np
@@ -55,7 +56,11 @@ NOT_OF_THE_NUMBERS = {"conflict", "max_memory", "data", "batch_norm", "adaptive"
 """Settings that decide what is measured besides, and change no number of a surface."""
 
 
-VARIANTS = ("-training", "-evaluation", "-reestimated", "-frozen", "-training-reestimated", "-evaluation-frozen")
+VARIANTS = tuple(
+    data + norm
+    for data, norm in product(("", "-training", "-evaluation"), ("", "-reestimated", "-frozen"))
+    if data or norm
+)
 """What a further measurement on a plane or line can be called after its title."""
 Measurement = TypeVar("Measurement", bound=Surface | Profile)
 
@@ -115,7 +120,8 @@ def _ensemble(desk: Desk, chosen: SurfaceSettings, suffix: str) -> None:
         summary = ensembles.summary([m for m in members if isinstance(m, Surface)])
     title = archive.safe_name(chosen.label or chosen.plane) + suffix
     inputs = {f"member {k}": record_hash(member) for k, member in enumerate(members)}
-    desk.results.save({f"ensemble/{title}": Entry(summary, desk.made(inputs, {"title": title}))})
+    others = [] if suffix else [f"ensemble/{title}{variant}" for variant in VARIANTS]  # of earlier settings
+    desk.results.save({f"ensemble/{title}": Entry(summary, desk.made(inputs, {"title": title}))}, drop=others)
 
 
 @dataclass(frozen=True, eq=False)

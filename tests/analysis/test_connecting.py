@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 
 from analysis import archive, connecting, tracing
@@ -14,7 +12,7 @@ from landscape.errors import LandscapeError
 from landscape.optimisers import Optimiser
 from landscape.schedules import Every
 from landscape.strategies import Averaged
-from tests.analysis.synthetic import EverySecond, Told
+from tests.analysis.synthetic import EverySecond, Told, with_another_loss
 
 SMALL = {"width": 4, "features": 12, "norm": "batch", "train": 64, "evaluation": 32}
 
@@ -86,9 +84,7 @@ def test_other_groups_of_the_same_name_and_size_are_matched_anew(desk, runs, tmp
 
 
 def test_runs_of_another_loss_are_refused(desk, monkeypatch):
-    first, *others = desk.problem.tasks
-    changed = replace(first, loss=lambda p, y, loss=first.loss: 1.05 * loss(p, y))
-    monkeypatch.setattr(desk.problem, "tasks", (changed, *others))
+    monkeypatch.setattr(desk.problem, "tasks", with_another_loss(desk.problem))
     with pytest.raises(LandscapeError, match=r"averaged-0\.h5 was recorded with other losses than the problem gives"):
         connecting.connect(desk, settings())
 

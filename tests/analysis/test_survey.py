@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 
@@ -27,7 +25,7 @@ from landscape.errors import LandscapeError
 from landscape.optimisers import Optimiser
 from landscape.schedules import Every
 from landscape.strategies import Averaged, Independent
-from tests.analysis.synthetic import EverySecond, Told
+from tests.analysis.synthetic import EverySecond, Told, with_another_loss
 
 SMALL = {"width": 4, "features": 12, "norm": "batch", "train": 64, "evaluation": 32}
 DIGITS = ProblemName(name="digits", settings=SMALL)
@@ -329,9 +327,7 @@ def test_the_order_of_runs_decides_where_planes_and_lines_begin(desk, runs):
 
 
 def test_a_run_of_another_loss_is_refused(desk, monkeypatch):
-    first, *others = desk.problem.tasks
-    changed = replace(first, loss=lambda p, y, loss=first.loss: 1.05 * loss(p, y))
-    monkeypatch.setattr(desk.problem, "tasks", (changed, *others))
+    monkeypatch.setattr(desk.problem, "tasks", with_another_loss(desk.problem))
     with pytest.raises(LandscapeError, match=r"averaged-0\.h5 was recorded with other losses .*\(first .*--set"):
         survey.survey(desk, settings())
     assert not desk.results.path.exists()
@@ -390,6 +386,10 @@ def test_several_draws_have_a_median_under_every_condition(desk):
         members = [there[f"surface/random-{seed}{suffix}"].record for seed in (0, 1)]
         np.testing.assert_allclose(middle.median[:3], np.median([m.loss for m in members], axis=0), rtol=1e-12)
         assert middle.split == members[0].split
+    survey.survey(desk, settings(plane="random", draws=2, reach=0.4))
+    assert {g for g in archive.groups(desk.results.path) if g.startswith(("ensemble", "surface"))} == {
+        *("ensemble/random", "surface/random-0", "surface/random-1"),
+    }, "what was of another range is gone"
 
 
 @pytest.mark.parametrize("nx", [5, 27, 53])
