@@ -88,8 +88,17 @@ def _begin(amounts: Any) -> None:
     global _amounts  # noqa: PLW0603
     _amounts = amounts
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    sys.unraisablehook = _end_again
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
+
+
+def _end_again(ignored: Any) -> None:
+    """Where Python can raise nothing, as while an object is taken away, the exit is lost: it is asked for once more."""
+    if issubclass(ignored.exc_type, SystemExit):
+        threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGTERM)).start()
+    else:
+        sys.__unraisablehook__(ignored)
 
 
 def _end_with_parent() -> None:

@@ -31,6 +31,28 @@ def fail(kind, tell):
     time.sleep(300)
 
 
+class EndedMeanwhile:
+    """A SIGTERM comes while it is taken away, where Python can raise nothing."""
+
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.01)
+
+
+def end_where_nothing_is_raised(tell):
+    kept = [EndedMeanwhile()]
+    kept.clear()
+    time.sleep(300)
+
+
+def test_a_worker_that_is_ended_where_nothing_can_be_raised_ends_without_a_word(capfd):
+    before = time.monotonic()
+    with pytest.raises(LandscapeError, match="a worker process was killed"):
+        run_all(end_where_nothing_is_raised, [(), ()], 2, lambda amount: None)
+    assert time.monotonic() - before < 150, "nobody waited for five minutes"
+    assert "Traceback" not in capfd.readouterr().err
+
+
 def test_one_worker_runs_everything_here():
     told = []
     found = run_all(square, [(n, [n]) for n in range(3)], 1, told.append)
