@@ -404,3 +404,17 @@ def test_a_plan_counts_the_conflict_map_and_every_condition(desk):
     assert words.startswith("24 points, ")
     assert words.endswith("; and 12 points with 3 gradients each")
     assert "gradients" not in survey.plan(desk, settings())
+
+
+def test_vectors_of_anything_but_real_numbers_and_steps_of_other_digits_are_refused(desk, tmp_path):
+    size = desk.problem.layout.size
+    np.save(tmp_path / "complex.npy", np.ones((2, size)) * 1j)
+    with pytest.raises(LandscapeError, match=r"cannot read .*complex\.npy: expected an array of numbers \[2, P\]"):
+        survey.survey(desk, settings(plane="given", vectors=str(tmp_path / "complex.npy")))
+    np.save(tmp_path / "huge.npy", np.full((2, size), 1e300))
+    with pytest.raises(LandscapeError, match="has the length inf: expected directions with a finite length above zero"):
+        survey.survey(desk, settings(plane="given", vectors=str(tmp_path / "huge.npy")))
+    with pytest.raises(
+        LandscapeError, match="expected a snapshot as RUN@STEP, RUN@first or RUN@last, got 'averaged-0@²'"
+    ):
+        survey.survey(desk, settings(plane="random", centre="averaged-0@²"))
