@@ -11,6 +11,7 @@ import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import combinations
 from typing import Any
 
@@ -172,7 +173,12 @@ class _Connection:
         """The hash of the training examples that a measurement depends on, if it does."""
         chosen = self._chosen
         drawn = norm == "reestimated" or chosen.heads == "refitted" or chosen.data == "training"
-        return {"training": training(self._problem, chosen.examples, chosen.seed).hash} if drawn else {}
+        return {"training": self._training_hash} if drawn else {}
+
+    @cached_property
+    def _training_hash(self) -> str:
+        """Of all training examples, or of as many as the settings say."""
+        return training(self._problem, self._chosen.examples, self._chosen.seed).hash
 
     def _settings(self, *names: str) -> dict[str, Any]:
         return {name: getattr(self._chosen, name) for name in names}
@@ -315,8 +321,7 @@ class _Connection:
         group = f"curve/{self._title}/{safe_name(name)}"
         hashes = {place.run.name: desk.hashes[place.run.name] for place in (self._places[i], self._places[j])}
         settings = {"title": self._title, "ends": name, **self._settings(*OF_THE_CURVES)}
-        drawn = training(self._problem, self._chosen.examples, self._chosen.seed).hash  # of all that it sees, or many
-        made = desk.made({**hashes, "training": drawn}, settings)
+        made = desk.made({**hashes, "training": self._training_hash}, settings)
         known = desk.results.known(group, made, TrainedCurve)
         if known is not None and known.finished:
             return known

@@ -36,8 +36,8 @@ def critical_rates(
     a high one, [T + 1] each.
 
     2 / rate is the critical sharpness (Kalra et al., arXiv 2601.16979): on a quadratic u'Hu / (g'u), the rate itself
-    2 g'u / (u'Hu). A loss of which u is no descent direction rises at once: rate 0. One
-    that does not depend on the move, as with a zero u, has none: NaN. One that is not above its start
+    2 g'u / (u'Hu). A loss of which u is no descent direction rises at once: rate 0. One that
+    does not depend on the move, as with a zero u, has none: NaN. One that is not above its start
     after all octaves has an infinite upper bound. `slopes` are g'u and `curvatures` u'Hu, [T + 1] each, which only say
     where to begin: with them a search takes about 2 + `halvings` forward passes, shared by all losses. A loss that
     first rises and falls again between two rates of the ladder of powers of 2 is not seen to do so; one that is not
@@ -66,16 +66,18 @@ class _Line:
 
     def risen(self, loss: int, power: float) -> bool:
         """Whether a loss is above its start, or not finite."""
-        if -np.inf not in self.known:
-            self.known[-np.inf] = self.near.losses()
-        if power not in self.known:
-            self.known[power] = self.near.losses(-self.rate(power) * self.update)
-        return not bool(self.known[power][loss] <= self.known[-np.inf][loss])
+        return not bool(self._losses(power)[loss] <= self._losses(-np.inf)[loss])
 
     def stands(self, loss: int, power: float) -> bool:
         """Whether a loss is what it was at its start: the update is zero, or the loss does not depend on it."""
-        self.risen(loss, power)
-        return bool(self.known[power][loss] == self.known[-np.inf][loss])
+        return bool(self._losses(power)[loss] == self._losses(-np.inf)[loss])
+
+    def _losses(self, power: float) -> Array:
+        """All losses at a rate of 2^power units, evaluated once; the start's at minus infinity."""
+        if power not in self.known:
+            moved = () if power == -np.inf else (-self.rate(power) * self.update,)
+            self.known[power] = self.near.losses(*moved)
+        return self.known[power]
 
     def rate(self, power: float) -> float:
         return float(self.unit * 2.0**power)

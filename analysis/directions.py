@@ -188,7 +188,7 @@ def _short_of(task: str, pairs: Eigenpairs, place: Place, subset: Subset) -> str
 def _embedded(frame: Frame, vectors: Array) -> Array:
     """Vectors on a frame's subset as directions of theta, zero elsewhere."""
     full = np.zeros((len(vectors), frame.layout.size))
-    full[:, np.concatenate([np.arange(span.start, span.stop) for span in frame.spans])] = vectors
+    full[:, np.r_[frame.spans]] = vectors
     return full
 
 

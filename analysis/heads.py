@@ -112,7 +112,8 @@ class RefittedHeads:
         positions = np.concatenate([problem.layout.index(name) for name in problem.names])
         if not positions.size:
             raise LandscapeError("the model has no heads to fit again: expected parameters that one task alone reaches")
-        positions = np.setdiff1d(positions, [k for first, last in moved for k in range(int(first), int(last))])
+        for first, last in moved:
+            positions = positions[(positions < first) | (positions >= last)]
         if not positions.size:
             raise LandscapeError(
                 "the plane moves all heads itself: expected some outside its subset to fit again; take the shared "

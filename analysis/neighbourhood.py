@@ -34,8 +34,7 @@ class Neighbourhood:
                 f"theta has shape {list(theta.shape)}, the problem's layout expects {problem.layout.describe()}"
             )
         self.problem, self.spans = problem, on.spans(problem.layout)
-        index = np.concatenate([np.arange(span.start, span.stop) for span in self.spans])
-        self._index = index_tensor(index, problem.device)
+        self._index = index_tensor(np.r_[self.spans], problem.device)
         self._theta = torch.tensor(theta, dtype=problem.dtype, device=problem.device)
         self._buffers = torch.tensor(buffers, device=problem.device)
         self.passes = self.gradients = 0

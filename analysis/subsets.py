@@ -55,14 +55,12 @@ class Head:
 
     def spans(self, layout: Layout) -> tuple[slice, ...]:
         tasks = [head.task for head in heads(layout)]
-        if self.task not in tasks:
-            raise (
-                unknown("head", self.task, tasks)
-                if tasks
-                else LandscapeError(
-                    f"no task of the model has a head of its own: expected shared or all, got the head of {self.task!r}"
-                )
+        if not tasks:
+            raise LandscapeError(
+                f"no task of the model has a head of its own: expected shared or all, got the head of {self.task!r}"
             )
+        if self.task not in tasks:
+            raise unknown("head", self.task, tasks)
         return layout.spans(self.task)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import product
 from typing import Any, Generic, TypeVar
 
@@ -176,9 +177,16 @@ class _Survey:
         statistics or heads are of such.
         """
         hashes = {"data": self._problem.data_hash}
-        if pair != ("evaluation", "frozen") or self._chosen.heads == "refitted":
-            hashes["training"] = training(self._problem, self._chosen.examples, self._chosen.seed).hash
+        if self._uses_training(pair):
+            hashes["training"] = self._training_hash
         return hashes
+
+    def _uses_training(self, pair: tuple[str, str]) -> bool:
+        return pair != ("evaluation", "frozen") or self._chosen.heads == "refitted"
+
+    @cached_property
+    def _training_hash(self) -> str:
+        return training(self._problem, self._chosen.examples, self._chosen.seed).hash
 
     def _inputs(self) -> dict[str, str]:
         inputs = {**self._desk.hashes, "data": self._problem.data_hash}
@@ -228,8 +236,7 @@ class _Survey:
 
     def _conditions_of(self, pair: tuple[str, str]) -> dict[str, Any]:
         """The settings that conditions follow from."""
-        usual = pair == ("evaluation", "frozen") and self._chosen.heads != "refitted"
-        drawn = {} if usual else {"examples": self._chosen.examples, "seed": self._chosen.seed}
+        drawn = {name: getattr(self._chosen, name) for name in ("examples", "seed") if self._uses_training(pair)}
         return {"on": pair[0], "statistics": pair[1], "heads": self._chosen.heads, **drawn}
 
     def _settings(self, data: str, norm: str) -> dict[str, Any]:

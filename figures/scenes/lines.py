@@ -52,9 +52,9 @@ def profile(profiles: Sequence[Profile]) -> Scene:
 def _conditions(names: Sequence[str], profiles: Sequence[Profile]) -> list[str]:
     """Once where all profiles have the same, else of each."""
     every = [conditions(p) for p in profiles]
-    return (
-        every[:1] if len(set(every)) == 1 else [f"{n}: {words}" for n, words in zip(names, every, strict=True) if words]
-    )
+    if len(set(every)) == 1:
+        return every[:1]
+    return [f"{name}: {words}" for name, words in zip(names, every, strict=True) if words]
 
 
 def _name(one: Profile, profiles: Sequence[Profile]) -> str:
