@@ -15,7 +15,7 @@ from analysis.points import Conditions
 from analysis.results import Array, Check, PathLosses, Plane, Profile, Surface
 from landscape.data import Batch
 from landscape.errors import LandscapeError
-from landscape.problem import Problem
+from landscape.problem import Problem, arrange
 from landscape.randomness import generator
 from landscape.trajectory import Trajectory
 
@@ -171,19 +171,10 @@ def _kind(found: Surface | Profile) -> str:
 
 def _set_and_run(problem: Problem, module: torch.nn.Module, batch: Batch) -> Array:
     """Losses of every example [T, N] in float64."""
-    module.eval()
     with torch.no_grad():
-        output = module(batch.inputs)
-    parts = (
-        list(output.values())
-        if isinstance(output, dict)
-        else list(output)
-        if isinstance(output, tuple | list)
-        else [output]
-    )
-    by_name = output if isinstance(output, dict) else dict(zip(problem.names, parts, strict=True))
-    rows = zip(problem.tasks, batch.targets, strict=True)
-    return np.stack([task.loss(by_name[task.name], target).detach().double().cpu().numpy() for task, target in rows])
+        output = module.eval()(batch.inputs)
+    rows = zip(problem.tasks, arrange(output, problem.names), batch.targets, strict=True)
+    return np.stack([task.loss(prediction, target).double().cpu().numpy() for task, prediction, target in rows])
 
 
 def point_and_shadow(plane: Plane, seed: int = 0) -> Check:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from analysis.normalisation import has_statistics
+from analysis.normalisation import uses_statistics, with_batch_statistics
 from analysis.results import Array, TrainedCurve
 from analysis.routes import Bezier, Point
 from landscape.errors import LandscapeError
@@ -65,7 +65,7 @@ def training(
         LandscapeError: a loss that is not finite, a curve of another plan or model to go on with, or mini-batches of
             one example for a model whose statistics need two.
     """
-    if plan.batch_size < 2 and any(has_statistics(part) for part in problem.model.modules()):
+    if plan.batch_size < 2 and uses_statistics(problem):
         raise LandscapeError(
             "expected mini-batches of 2 or more examples for a curve of a model with statistics, got 1"
         )
@@ -121,16 +121,13 @@ class _Loss:
     """The average over tasks of a mini-batch's mean losses, with the mini-batch's statistics in norm layers."""
 
     def __init__(self, problem: Problem, point: Point) -> None:
-        self._problem = problem.to()
-        self._problem.model.eval()
-        for layer in self._problem.model.modules():
-            if has_statistics(layer):
-                layer.train()
+        self._problem = problem
         self._buffers = torch.tensor(point.buffers, dtype=torch.float64)
 
     def __call__(self, theta: Tensor, step: int, batches: Batches) -> Tensor:
         problem, batch = self._problem, batches[step]
-        predicted = problem.predictions(unflatten(problem.layout, theta), problem.buffers(self._buffers), batch.inputs)
+        bound = problem.bound(unflatten(problem.layout, theta), problem.buffers(self._buffers))
+        predicted = problem.run(with_batch_statistics(bound), batch.inputs)
         rows = zip(problem.tasks, predicted, batch.targets, strict=True)
         return torch.stack([task.loss(prediction, target).mean() for task, prediction, target in rows]).mean()
 

@@ -17,7 +17,7 @@ from analysis.routes import name_of
 from analysis.subspaces import Place, require_one_layout
 from landscape.data import Batch
 from landscape.errors import LandscapeError, unknown
-from landscape.modules import mode, unflatten
+from landscape.modules import unflatten
 from landscape.problem import Problem
 
 MEMORY = 1 << 28
@@ -146,7 +146,7 @@ def _outputs(problem: Problem, place: Place, block: Batch) -> tuple[list[Any], T
     state = torch.tensor(place.buffers, dtype=torch.float64)
     parameters, pieces = unflatten(problem.layout, theta), list(block.pieces(problem.micro_batch))
     predictions, losses = [], []
-    with torch.no_grad(), mode(problem.model, False):
+    with torch.no_grad():
         for piece in pieces:
             found = problem.predictions(parameters, problem.buffers(state), piece.inputs)
             rows = zip(problem.tasks, found, piece.targets, strict=True)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Mapping
 
 import numpy as np
 import torch
-from torch import Tensor, nn
-from torch.func import functional_call
+from torch import Tensor
 
-from analysis.normalisation import has_statistics
+from analysis.normalisation import with_batch_statistics
 from analysis.results import Array
 from analysis.subsets import module_of
 from landscape.errors import failures_of
@@ -67,17 +65,13 @@ def followed(
 
 
 def _losses(problem: Problem, buffers: Tensor) -> Callable[[Mapping[str, Tensor]], Tensor]:
-    module: nn.Module = copy.deepcopy(problem.model).eval()
-    for part in module.modules():
-        if has_statistics(part):
-            part.train()
     few = problem.evaluation[:EXAMPLES]
 
     def losses(parameters: Mapping[str, Tensor]) -> Tensor:
-        state = {**parameters, **problem.buffers(buffers)}
         what = f"the model on {len(few)} examples with their own batch statistics"
         with torch.no_grad(), failures_of(what, "expected enough evaluation examples for the statistics of its norms"):
-            output = functional_call(module, state, (few.inputs,))
+            bound = problem.bound(parameters, problem.buffers(buffers))
+            output = problem.run(with_batch_statistics(bound), few.inputs)
             return problem.per_example(output, few)[: len(problem.tasks)]
 
     return losses

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from analysis.subsets import Subset
+from landscape.binding import bind, copied
 from landscape.data import Batch, Tree
 from landscape.errors import LandscapeError
-from landscape.modules import unflatten
-from landscape.problem import Problem, arrange
+from landscape.modules import parameters_of, unflatten
+from landscape.problem import Problem
 from landscape.trajectory import Layout
 
 State: TypeAlias = dict[str, Tensor]
@@ -75,9 +74,9 @@ class Local:
                 f"theta has shape {list(theta.shape)}, the problem's layout expects {problem.layout.describe()}"
             )
         self.problem = problem
-        self.module: nn.Module = copy.deepcopy(problem.model).eval().requires_grad_(False)
+        self.module: nn.Module = copied(problem.model).eval().requires_grad_(False)
         self.theta = theta.detach().to(problem.device, problem.dtype)
-        frozen = {name: parameter.detach() for name, parameter in self.module.named_parameters()}
+        frozen = {name: parameter.detach() for name, parameter in parameters_of(self.module).items()}
         own = {name: value.clone() for name, value in unflatten(problem.layout, self.theta).items()}
         self._buffers = problem.buffers(buffers)
         self.state: State = {**frozen, **own, **self._buffers}
@@ -85,7 +84,7 @@ class Local:
     def predictions(self, state: Mapping[str, Tensor], inputs: Tree) -> list[Any]:
         """Predictions in task order. Buffers are copied, so that a module may write into them."""
         fresh = {name: state[name].clone() for name in self._buffers}
-        return arrange(functional_call(self.module, {**state, **fresh}, (inputs,)), self.problem.names)
+        return self.problem.run(bind(self.module, {**state, **fresh}), inputs)
 
     def losses(self, predictions: Sequence[Any], targets: Sequence[Tree], tasks: Sequence[int]) -> list[Tensor]:
         """Losses [B] of some tasks, from the predictions of all."""
@@ -101,16 +100,9 @@ class Local:
 
 @contextlib.contextmanager
 def twice_differentiable() -> Iterator[None]:
-    """Gradients wherever the caller stands; attention by the mathematical kernel, and transformer layers operation by
-    operation: the fused ones have no second derivative.
-    """
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
+    """Gradients wherever the caller stands; attention by the mathematical kernel: fused ones have but one."""
+    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+        yield
 
 
 _ATTENTION = (torch.nn.functional.scaled_dot_product_attention, torch.nn.functional.multi_head_attention_forward)

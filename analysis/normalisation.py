@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,12 +10,12 @@ from typing import Protocol, TypeAlias
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.nn.modules.batchnorm import _NormBase
 
 from analysis.examples import training
+from landscape.binding import bind, copied
 from landscape.errors import LandscapeError
-from landscape.modules import unflatten
+from landscape.modules import buffers_of, parts, unflatten
 from landscape.problem import Problem
 
 Restate: TypeAlias = Callable[[Tensor, Tensor], Tensor]
@@ -40,7 +39,7 @@ class Frozen:
     """Those of the plane's origin, everywhere. Far from it they no longer belong to the weights."""
 
     def words(self, problem: Problem) -> str:
-        return "frozen" if any(has_statistics(part) for part in problem.model.modules()) else "none"
+        return "frozen" if uses_statistics(problem) else "none"
 
     def build(self, problem: Problem) -> Restate | None:
         return None
@@ -70,8 +69,8 @@ class Reestimated:
             raise LandscapeError(f"expected mini-batches of 2 or more examples for statistics, got {self.batch_size}")
         if min(self.examples, len(problem.train)) < 2:
             raise LandscapeError("expected 2 or more training examples for statistics, got 1: one has no variance")
-        module = copy.deepcopy(problem.model).eval()
-        layers = {name: part for name, part in module.named_modules() if has_statistics(part)}
+        module = copied(problem.model).eval()
+        layers = {name: part for name, part in parts(module) if has_statistics(part)}
         if not layers:
             raise LandscapeError(
                 "the model has no normalisation layer with running statistics: expected one to estimate again; use the "
@@ -79,7 +78,7 @@ class Reestimated:
             )
         for layer in layers.values():
             layer.train()
-            layer.momentum = None
+            layer.momentum = None  # type: ignore[assignment]
         batch = training(problem, self.examples, self.seed).batch
         ends = np.linspace(0, len(batch), -(-len(batch) // self.batch_size) + 1).astype(int)
         pieces = [batch[first:last] for first, last in itertools.pairwise(ends)]
@@ -90,12 +89,26 @@ class Reestimated:
                 state[f"{name}.running_mean"].zero_()
                 state[f"{name}.running_var"].fill_(1)
                 state[f"{name}.num_batches_tracked"].zero_()
+            bound = bind(module, state)
             with torch.no_grad():
                 for piece in pieces:
-                    functional_call(module, state, (piece.inputs,))
-            return problem.buffer_layout.pack(state)
+                    problem.run(bound, piece.inputs)
+            return problem.buffer_layout.pack(buffers_of(bound))
 
         return restate
+
+
+def uses_statistics(problem: Problem) -> bool:
+    """Whether a problem's model has normalisation layers with running statistics."""
+    return any(has_statistics(part) for _, part in parts(problem.model))
+
+
+def with_batch_statistics(module: nn.Module) -> nn.Module:
+    """The same module, its normalisation layers in training mode: they go by the examples that they are given."""
+    for _, part in parts(module):
+        if has_statistics(part):
+            part.train()
+    return module
 
 
 def has_statistics(part: nn.Module) -> bool:

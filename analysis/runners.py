@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,10 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from torch.utils._pytree import tree_map
 
 from analysis.memory import ran_out
+from landscape.binding import copied, plain_kernels
 from landscape.data import Batch, Tree
 from landscape.errors import LandscapeError
-from landscape.modules import own_buffers, unflatten
+from landscape.modules import buffers_of, own_buffers, parameters_of, unflatten
 from landscape.problem import Problem, arrange
 
 Rows: TypeAlias = Callable[..., Tensor]
@@ -62,7 +62,7 @@ class _Scored(nn.Module):
 
     def __init__(self, problem: Problem, dtype: torch.dtype | None) -> None:
         super().__init__()
-        self.model: nn.Module = copy.deepcopy(problem.model).eval().requires_grad_(False)
+        self.model: nn.Module = copied(problem.model).eval().requires_grad_(False)
         self._problem, self._dtype = problem, dtype
         if dtype is not None:
             self.model.to(dtype)
@@ -86,9 +86,9 @@ class OneByOne:
     def __init__(self, problem: Problem, ways: Ways) -> None:
         self._problem = problem
         scored = _Scored(problem, ways.dtype)
-        parameters = dict(scored.model.named_parameters())
+        parameters = parameters_of(scored.model)
         self._parameters = [parameters[slot.name].data for slot in problem.layout.slots]
-        self._buffers = dict(scored.model.named_buffers())
+        self._buffers = buffers_of(scored.model)
         self._constants = own_buffers(scored.model)
         self._places = [
             (part, *named) for part in scored.model.modules() for named in part.named_buffers(recurse=False)
@@ -101,7 +101,7 @@ class OneByOne:
         kept = _Kept(self._buffers, self._constants | self._problem.buffer_layout.unpack(buffers[0]))
 
         def rows(batch: Batch, micro_batch: int = 0) -> Tensor:
-            with torch.no_grad():
+            with torch.no_grad(), plain_kernels(self._scored):
                 if 0 < micro_batch < len(batch):
                     return self._together(list(batch.pieces(micro_batch)), batch, kept)[None]
                 self._put_back(kept)
@@ -174,7 +174,7 @@ class _Kept:
 class Vectorised:
     def __init__(self, problem: Problem, ways: Ways) -> None:
         self._problem, self._dtype = problem, ways.dtype or problem.dtype
-        scored = _Scored(problem, ways.dtype)
+        self._scored = scored = _Scored(problem, ways.dtype)
         self._constants = own_buffers(scored)
         stored = {_inside(slot.name) for slot in problem.buffer_layout.slots}
         self._shared = [name for name in self._constants if name not in stored]
@@ -202,7 +202,7 @@ class Vectorised:
         shared = {name: own[name] for name in self._shared}
 
         def rows(batch: Batch) -> Tensor:
-            with torch.no_grad():
+            with torch.no_grad(), plain_kernels(self._scored):
                 kept.put_back()
                 return self._call(mine, shared, batch.inputs, batch.targets)
 

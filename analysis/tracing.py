@@ -8,7 +8,6 @@ predictions stay where they are, and so does everything that goes through an ope
 
 from __future__ import annotations
 
-import copy
 import operator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,6 +21,7 @@ from torch.nn.modules.conv import _ConvNd
 from torch.utils._pytree import tree_leaves
 
 from analysis.permutations import Axis, Group
+from landscape.binding import copied
 from landscape.errors import LandscapeError
 from landscape.problem import Problem
 
@@ -54,7 +54,7 @@ def groups_of(problem: Problem) -> tuple[Group, ...]:
     Raises:
         LandscapeError: a model that torch.fx cannot follow, or in which nothing can be exchanged.
     """
-    model = copy.deepcopy(problem.model).eval()
+    model = copied(problem.model).eval()
     few = problem.evaluation[:2]
     try:
         graph = fx.symbolic_trace(model)

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils._pytree import tree_leaves, tree_map
 
+from landscape.binding import bind, plain_kernels, uncompiled, with_own_hooks
 from landscape.data import Batch, Tree
 from landscape.errors import LandscapeError
-from landscape.modules import mode, own_buffers
+from landscape.modules import buffers_of, own_buffers, parameters_of, parts, unwrapped
 from landscape.randomness import seeded
 
 
@@ -89,8 +89,9 @@ _Calls = list[tuple[str, str, Any, Any]]
 
 def _observe(module: nn.Module, inputs: Tree, draw: int) -> _Calls:
     calls: _Calls = []
-    with torch.no_grad(), mode(module, False), seeded(draw, "determinism"), _watching(module, calls):
-        functional_call(module, own_buffers(module), (inputs,))
+    bound = with_own_hooks(bind(module, own_buffers(module)).eval())
+    with torch.no_grad(), seeded(draw, "determinism"), _watching(bound, calls), plain_kernels(bound):
+        bound(inputs)
     return calls
 
 
@@ -145,6 +146,70 @@ def _close(a: Any, b: Any, rows: int | None) -> bool:
 def _leaves(tree: Any) -> list[Any]:
     """Leaves without their graphs: a loss may have parameters of its own."""
     return [leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in tree_leaves(tree)]
+
+
+_Losses: TypeAlias = Callable[[Mapping[str, Tensor], Batch], Sequence[Tensor]]
+
+
+def require_same_as_plain(
+    module: nn.Module,
+    theta: Mapping[str, Tensor],
+    batch: Batch,
+    losses: _Losses,
+    of_output: Callable[[Any, Batch], Sequence[Tensor]],
+) -> None:
+    """Raises unless losses and gradients at other parameters are those of the module itself that holds them, forward
+    and backward.
+
+    Cost: two gradients of the batch.
+    """
+    leaves = {name: tensor.detach().clone().requires_grad_() for name, tensor in theta.items()}
+    with torch.enable_grad():
+        found = _with_gradient(losses(leaves, batch), list(leaves.values()))
+        with _holding(unwrapped(module), theta) as plain, plain_kernels(plain), uncompiled():
+            own = parameters_of(plain)
+            expected = _with_gradient(of_output(plain(batch.inputs), batch), [own[name] for name in theta])
+    for name, mine, its in zip(("the losses", *theta), found, expected, strict=True):
+        scale = float(its.double().abs().nan_to_num(0.0, 0.0, 0.0).max()) if its.numel() else 0.0
+        if not torch.allclose(mine, its, 0.0, max(scale, 1e-30) * torch.finfo(its.dtype).eps ** 0.5, equal_nan=True):
+            what = name if name == "the losses" else f"the gradient of {name!r}"
+            raise LandscapeError(
+                f"the model is no function of its parameters: at other parameters, {what} differ from those of the "
+                "module itself with these parameters loaded; expected it to reach its parameters through the modules "
+                "that hold them, in the forward and in the backward pass; keep no copies of them elsewhere"
+            )
+
+
+def _with_gradient(losses: Sequence[Tensor], leaves: Sequence[Tensor]) -> list[Tensor]:
+    """The losses of every example, and the gradient of their sum."""
+    found: Sequence[Tensor | None] = torch.autograd.grad(torch.cat(list(losses)).sum(), leaves, allow_unused=True)
+    filled = [torch.zeros_like(leaf) if g is None else g.to_dense() for leaf, g in zip(leaves, found, strict=True)]
+    return [torch.stack(list(losses)).detach(), *(gradient.detach() for gradient in filled)]
+
+
+@contextmanager
+def _holding(module: nn.Module, theta: Mapping[str, Tensor]) -> Iterator[nn.Module]:
+    """The module itself, in evaluation mode, with other values in its parameters; then all is as it was."""
+    own, attributes = parameters_of(module), [(part, dict(part.__dict__)) for _, part in parts(module)]
+    registered = [(part._buffers, dict(part._buffers)) for _, part in parts(module)]
+    buffers = [(buffer, buffer.detach().clone()) for buffer in buffers_of(module).values()]
+    before = {name: own[name].data for name in theta}
+    try:
+        for name, tensor in theta.items():
+            own[name].data = tensor.detach().clone()
+        yield module.eval()
+    finally:
+        for name, tensor in before.items():
+            own[name].data = tensor
+        for buffer, value in buffers:
+            if not torch.equal(buffer, value):
+                buffer.detach().copy_(value)
+        for kept, then in registered:
+            kept.clear()
+            kept.update(then)
+        for part, then in attributes:
+            part.__dict__.clear()
+            part.__dict__.update(then)
 
 
 def _shape(value: Any) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, TypeAlias, TypeGuard
 
 import numpy as np
@@ -126,18 +126,21 @@ class Source:
 
     def _split(self, example: Any) -> tuple[Tree, tuple[Tree, ...]]:
         count = len(self._tasks)
-        if isinstance(example, tuple | list) and len(example) == 2:
-            inputs, targets = example
-            if isinstance(targets, Mapping) and set(targets) >= set(self._tasks):
-                return inputs, tuple(targets[name] for name in self._tasks)
-            if isinstance(targets, tuple | list) and len(targets) == count:
-                return inputs, tuple(targets)
-        if isinstance(example, tuple | list) and len(example) == count + 1:
-            return example[0], tuple(example[1:])
+        named = by_field(example) if isinstance(example, tuple) else None
+        if named is not None and set(named) & set(self._tasks):
+            rest = [name for name in named if name not in self._tasks]
+            if len(rest) == 1 and len(named) == count + 1:
+                return named[rest[0]], tuple(named[name] for name in self._tasks)
+        elif isinstance(example, tuple | list):
+            targets = in_order(example[1], self._tasks) if len(example) == 2 else None
+            if targets is not None:
+                return example[0], tuple(targets)
+            if len(example) == count + 1:
+                return example[0], tuple(example[1:])
         raise LandscapeError(
             f"the {self._what} examples do not match the {count} tasks {', '.join(self._tasks)}: expected "
             "(inputs, targets by "
-            f"task name or in task order) or (inputs, target of each task), got {_outline(example)}"
+            f"task name or in task order) or (inputs, target of each task), got {outline(example)}"
         )
 
     def _require_no_nan(self, batch: Batch, index: np.ndarray[Any, Any]) -> None:
@@ -158,9 +161,30 @@ def _is_plain(dataset: Any) -> TypeGuard[TensorDataset]:
     return isinstance(dataset, TensorDataset) and type(dataset).__getitem__ is TensorDataset.__getitem__
 
 
-def _outline(example: Any) -> str:
-    if isinstance(example, Mapping):
-        return "a dict with " + ", ".join(map(str, example))
-    if isinstance(example, tuple | list):
-        return f"{len(example)} parts ({', '.join(type(part).__name__ for part in example)})"
-    return type(example).__name__
+def by_field(value: Any) -> Mapping[Any, Any] | None:
+    """The parts of a dict, a named tuple or a data class by name; None of anything else."""
+    if isinstance(value, Mapping):
+        return value
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return dict(zip(value._fields, value, strict=True))
+    if is_dataclass(value) and not isinstance(value, type):
+        return {part.name: getattr(value, part.name) for part in fields(value)}
+    return None
+
+
+def in_order(value: Any, names: Sequence[str]) -> list[Any] | None:
+    """One part for each name: by name where the value has any of them, else by position; None where none fit."""
+    named = by_field(value)
+    if named is not None and set(named) & set(names):
+        return [named[name] for name in names] if set(named) >= set(names) else None
+    return list(value) if isinstance(value, tuple | list) and len(value) == len(names) else None
+
+
+def outline(value: Any) -> str:
+    """What something is made of, for messages."""
+    named = by_field(value)
+    if named is not None:
+        return f"{'a dict' if isinstance(value, Mapping) else type(value).__name__} with {', '.join(map(str, named))}"
+    if isinstance(value, tuple | list):
+        return f"{len(value)} parts ({', '.join(type(part).__name__ for part in value)})"
+    return type(value).__name__

@@ -14,6 +14,10 @@ class LandscapeError(ValueError):
     """Input that cannot be used. The command line prints its text on one line and ends with status 2."""
 
 
+class LandscapeWarning(UserWarning):
+    """Something that may make numbers other than what is meant. The command line prints its text on one line."""
+
+
 class TrainingDiverged(LandscapeError):
     """A training loss was no longer finite. The snapshots recorded before are kept.
 

@@ -3,21 +3,34 @@
 from __future__ import annotations
 
 import copy
+import functools
 import hashlib
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
 from torch.utils.data import Dataset
 
-from landscape.checks import find_culprit, require_per_example
-from landscape.data import Batch, Source, Tree
-from landscape.errors import LandscapeError
-from landscape.modules import BufferLayout, buffer_layout, flatten, mode, own_buffers, trainable, unflatten
+from landscape.binding import bind, copied, plain_kernels, require_bindable
+from landscape.checks import find_culprit, require_per_example, require_same_as_plain
+from landscape.data import Batch, Source, Tree, in_order, outline
+from landscape.errors import LandscapeError, LandscapeWarning
+from landscape.modules import (
+    BufferLayout,
+    buffer_layout,
+    buffers_of,
+    by_name,
+    flatten,
+    materialise,
+    own_buffers,
+    parameters_of,
+    trainable,
+    unflatten,
+)
+from landscape.owners import Stated, find_owners, second_theta
 from landscape.randomness import seeded
 from landscape.trajectory import SHARED, UNUSED, Layout, Slot
 
@@ -68,21 +81,29 @@ class Problem:
         tasks: at least one; names are distinct.
         train, evaluation: map-style data sets, see `landscape.data.Source`. The evaluation set is read once, hashed and
             kept on the device.
-        shared: glob patterns of parameter names that count as shared; empty: found by which gradients reach them.
+        shared: glob patterns of names of parameters that are shared; empty: found by which losses depend on them.
+        heads: for some tasks, glob patterns of names of the parameters that are this task's alone.
         device: where everything is computed.
         micro_batch: how many evaluation examples go through the model at once.
 
-    A parameter reached by the gradients of several tasks is shared, one reached by exactly one task belongs to that
-    task's head; with a single task all are shared. One forward pass and T gradients of a few examples find this out.
+    A parameter is what the user says it is, in `shared` and `heads`. Of the rest, one on which the losses of several
+    tasks depend is shared, one on which those of exactly one task depend belongs to that task's head; with a single
+    task all are shared. All evaluation examples are looked at, in one forward pass and next to no gradients, at a theta
+    near the start in which nothing is zero. One on which no loss depends is unused: no strategy trains it, and a
+    `LandscapeWarning` says so at the first gradient that reaches it all the same.
 
-    Nothing here changes the module: parameters are arguments, its mode and flags are put back after every call.
+    Wrappers (`DataParallel`, `DistributedDataParallel`, `torch.compile`, `AveragedModel`) are looked through, and lazy
+    modules are run once. Nothing else here changes the module: parameters are arguments, and every call is made on
+    another module that shares the rest with it.
 
     Raises:
         LandscapeError: outputs that do not match the tasks, a loss that is not per example, a task that reaches no
-            parameter, an empty data set, NaN in the data, an evaluation that is not a function of theta (with the
-            name of the module at fault).
+            parameter, patterns that match nothing or contradict each other, an empty data set, NaN in the data, an
+            evaluation that is not a function of theta or a gradient that is not of this function (with the name of the
+            module at fault), a module whose tensors cannot be exchanged.
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self,
         model: nn.Module | Callable[[], nn.Module],
@@ -91,6 +112,7 @@ class Problem:
         evaluation: Dataset[Any],
         *,
         shared: Sequence[str] = (),
+        heads: Mapping[str, Sequence[str]] | None = None,
         device: torch.device | str = "cpu",
         micro_batch: int = 128,
     ) -> None:
@@ -100,22 +122,30 @@ class Problem:
         self.device = torch.device(device)
         self.micro_batch = micro_batch
         self.origin = Origin()
+        self.train = Source(train, self.names, "training")
+        frozen = Source(evaluation, self.names, "evaluation").freeze()
+        self.data_hash = frozen.hash()
         self._make = None if isinstance(model, nn.Module) else model
-        self.model = model if isinstance(model, nn.Module) else _made(model, 0)
-        self.model.to(self.device)
+        self._first = frozen[:2]
+        self.model = self._ready(model) if isinstance(model, nn.Module) else self._made(model, 0)
         parameters = trainable(self.model)
         self.dtype = next(iter(parameters.values())).dtype
         self.buffer_layout: BufferLayout = buffer_layout(self.model)
-        self.train = Source(train, self.names, "training")
-        self.evaluation: Batch = Source(evaluation, self.names, "evaluation").freeze().to(self.device, self.dtype)
-        self.data_hash = self.evaluation.hash()
+        self.evaluation: Batch = frozen.to(self.device, self.dtype)
         self.frozen_hash = _frozen_hash(self.model)
-        plain = tuple((name, tuple(p.shape), p) for name, p in parameters.items())
-        self.layout = _layout(plain, [SHARED] * len(plain))
+        self.layout = _layout(parameters, [SHARED] * len(parameters))
+        self._unused: tuple[str, ...] = ()
+        self._warned = False
         few = self.evaluation[:16]
         find_culprit(self.model, few.inputs)
         require_per_example(self.tasks, self._predict(self._start(), None, few), few)
-        self.layout = _layout(plain, self._owners(few, tuple(shared)))
+        leaves = unflatten(self.layout, self._start())
+        pieces = self.evaluation.pieces(self.micro_batch)
+        stated = Stated.of(shared, heads or {})
+        owners = find_owners(self.names, leaves, self._losses_of, few, pieces, stated)
+        require_same_as_plain(self.model, second_theta(leaves), few, self._losses_of, self._each_loss_of)
+        self.layout = _layout(parameters, owners)
+        self._unused = tuple(slot.name for slot in self.layout.slots if slot.owner == UNUSED)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -140,32 +170,42 @@ class Problem:
         other = copy.copy(self)
         other.device = self.device if device is None else torch.device(device)
         other.dtype = dtype or self.dtype
-        other.model = copy.deepcopy(self.model).to(other.device, other.dtype)
+        other.model = copied(self.model, other.device, other.dtype)
         other.buffer_layout = buffer_layout(other.model)
         other.evaluation = self.evaluation.to(other.device, other.dtype)
         return other
 
     def initial(self, seed: int) -> tuple[Tensor, Tensor]:
         """Theta [P] and buffers [Q] at the start of a run with this seed."""
-        module = self.model if self._make is None else _made(self._make, seed).to(self.device, self.dtype)
-        return self.read(module)
+        return self.read(self.model if self._make is None else self._made(self._make, seed))
 
     def read(self, module: nn.Module) -> tuple[Tensor, Tensor]:
-        """Copies of a module's theta [P] and buffers [Q], for a module of this problem's architecture."""
-        parameters = dict(module.named_parameters())
-        missing = [slot.name for slot in self.layout.slots if slot.name not in parameters]
-        if missing:
-            raise LandscapeError(f"the module has no parameter {missing[0]!r}, which the problem's layout expects")
+        """Copies of the theta [P] and buffers [Q] of a module of this problem's architecture, which may be wrapped."""
+        parameters = by_name(parameters_of(module), [slot.name for slot in self.layout.slots], "parameter")
+        buffers = by_name(buffers_of(module), [slot.name for slot in self.buffer_layout.slots], "buffer")
         theta = flatten([parameters[slot.name] for slot in self.layout.slots])
-        return theta.to(self.device, self.dtype), self.buffer_layout.pack(dict(module.named_buffers()))
+        return theta.to(self.device, self.dtype), self.buffer_layout.pack(buffers)
 
     def module(self, theta: Tensor, buffers: Tensor | None = None) -> nn.Module:
-        """A copy of the model with these parameters and buffers, for use outside the toolkit."""
-        module = copy.deepcopy(self.model)
-        state = {name: t.detach().clone() for name, t in unflatten(self.layout, theta).items()}
-        state |= {} if buffers is None else self.buffer_layout.unpack(buffers)
-        module.load_state_dict(state, strict=False)
+        """A module of its own like the model, with these parameters and buffers, for use outside the toolkit."""
+        module = copied(self.model)
+        own = parameters_of(module)
+        for name, tensor in unflatten(self.layout, theta).items():
+            own[name].data = tensor.detach().clone()
+        for name, tensor in ({} if buffers is None else self.buffer_layout.unpack(buffers)).items():
+            buffers_of(module)[name].copy_(tensor)
         return module
+
+    def bound(self, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> nn.Module:
+        """The model in evaluation mode with these tensors in the place of its own, for as long as anything refers to it
+        (`landscape.binding.bind`). It may write into the buffers.
+        """
+        return bind(self.model, {**parameters, **buffers}).eval()
+
+    def run(self, module: nn.Module, inputs: Tree) -> list[Any]:
+        """Predictions in task order of a bound module, in the mode that it is in."""
+        with plain_kernels(module):
+            return arrange(module(inputs), self.names)
 
     def losses(self, theta: Tensor, batch: Batch, buffers: Tensor | None = None) -> Tensor:
         """Loss of every task on every example, [T, B]: a pure, differentiable function of theta [P].
@@ -200,18 +240,39 @@ class Problem:
         """Every buffer by name, as copies: those of a vector [Q], the others, and all by default, of the model."""
         return own_buffers(self.model) | ({} if vector is None else self.buffer_layout.unpack(vector.to(self.device)))
 
-    def predictions(self, parameters: Mapping[str, Tensor], buffers: dict[str, Tensor], inputs: Tree) -> list[Any]:
-        """Predictions in task order with the module in whatever mode it is in; what the module makes of its buffers,
-        in place or by assigning to them, is left in `buffers`.
-        """
-        state = {**parameters, **buffers}
-        predicted = arrange(functional_call(self.model, state, (inputs,)), self.names)
-        buffers.update({name: state[name].detach() for name in buffers})
-        return predicted
+    def predictions(self, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], inputs: Tree) -> list[Any]:
+        """Predictions in task order, in evaluation mode; the module may write into the buffers."""
+        return self.run(self.bound(parameters, buffers), inputs)
+
+    def warn_of_unused(self, names: Sequence[str], gradients: Sequence[Tensor | None]) -> None:
+        """Warns once of unused parameters of which a gradient is not zero."""
+        rows = zip(names, gradients, strict=True)
+        reached = [name for name, gradient in rows if gradient is not None and bool(gradient.any())]
+        if reached and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"a gradient reaches {', '.join(map(repr, reached))}, but no evaluation example's loss depends on it: "
+                "it counts as unused, is not trained, and is missing in results on shared parameters; expected "
+                "evaluation examples that use it, or its owner in the problem's shared=[...] or heads={...}",
+                LandscapeWarning,
+                stacklevel=2,
+            )
+
+    def _look_at(self, name: str, gradient: Tensor) -> None:
+        self.warn_of_unused([name], [gradient])
 
     def _predict(self, theta: Tensor, buffers: Tensor | None, batch: Batch) -> list[Any]:
-        with mode(self.model, False):
-            return self.predictions(unflatten(self.layout, theta), self.buffers(buffers), batch.inputs)
+        parameters = unflatten(self.layout, theta)
+        if theta.requires_grad and torch.is_grad_enabled():
+            for name in self._unused:
+                parameters[name].register_hook(functools.partial(self._look_at, name))  # type: ignore[no-untyped-call]
+        return self.predictions(parameters, self.buffers(buffers), batch.inputs)
+
+    def _each_loss_of(self, output: Any, batch: Batch) -> list[Tensor]:
+        return self._each_loss(arrange(output, self.names), batch)
+
+    def _losses_of(self, parameters: Mapping[str, Tensor], batch: Batch) -> list[Tensor]:
+        return self._each_loss(self.predictions(parameters, self.buffers(), batch.inputs), batch)
 
     def _each_loss(self, predictions: Sequence[Any], batch: Batch) -> list[Tensor]:
         rows = zip(self.tasks, predictions, batch.targets, strict=True)
@@ -224,59 +285,35 @@ class Problem:
     def _start(self) -> Tensor:
         return self.read(self.model)[0]
 
-    def _owners(self, few: Batch, patterns: tuple[str, ...]) -> list[str]:
-        with torch.enable_grad():
-            leaves = {name: t.detach().requires_grad_() for name, t in unflatten(self.layout, self._start()).items()}
-            with mode(self.model, False):
-                losses = self._each_loss(self.predictions(leaves, self.buffers(), few.inputs), few)
-            reached = [
-                _reached(task.name, loss, list(leaves.values())) for task, loss in zip(self.tasks, losses, strict=True)
-            ]
-        return [self._owner(name, [r[i] for r in reached], patterns) for i, name in enumerate(leaves)]
+    def _made(self, make: Callable[[], nn.Module], seed: int) -> nn.Module:
+        with seeded(seed, "model"):
+            module = make()
+            if not isinstance(module, nn.Module):
+                raise LandscapeError(
+                    f"expected the model function to return a torch.nn.Module, got {type(module).__name__}"
+                )
+            return self._ready(module)
 
-    def _owner(self, name: str, reached: Sequence[bool], patterns: tuple[str, ...]) -> str:
-        by = [task for task, hit in zip(self.names, reached, strict=True) if hit]
-        if not by:
-            return UNUSED
-        if len(self.tasks) == 1 or any(fnmatchcase(name, pattern) for pattern in patterns):
-            return SHARED
-        if len(by) == 1:
-            return by[0]
-        if patterns:
-            raise LandscapeError(
-                f"parameter {name!r} is reached by the tasks {', '.join(by)} but matches none of the shared patterns "
-                f"{', '.join(patterns)}: add a pattern that matches it"
-            )
-        return SHARED
+    def _ready(self, module: nn.Module) -> nn.Module:
+        """The module on the problem's device, its lazy parts made whole by two examples."""
+        require_bindable(module)
+        module.to(self.device)
+        dtype = next(iter(trainable(module).values())).dtype
+        materialise(module, self._first.to(self.device, dtype).inputs)
+        return module
 
 
 def arrange(output: Any, names: Sequence[str]) -> list[Any]:
     """A model's output as predictions in task order."""
-    if isinstance(output, Mapping) and set(output) >= set(names):
-        return [output[name] for name in names]
-    if isinstance(output, tuple | list) and len(output) == len(names):
-        return list(output)
+    found = in_order(output, names)
+    if found is not None:
+        return found
     if isinstance(output, Tensor) and len(names) == 1:
         return [output]
-    got = (
-        f"a dict with {', '.join(map(str, output))}"
-        if isinstance(output, Mapping)
-        else f"{len(output)} parts"
-        if isinstance(output, tuple | list)
-        else type(output).__name__
-    )
     raise LandscapeError(
         f"the model's output does not match the {len(names)} tasks: expected a dict by the names {', '.join(names)} "
-        f"or a sequence in that order, got {got}"
+        f"or a sequence in that order, got {outline(output)}"
     )
-
-
-def _made(make: Callable[[], nn.Module], seed: int) -> nn.Module:
-    with seeded(seed, "model"):
-        module = make()
-    if not isinstance(module, nn.Module):
-        raise LandscapeError(f"expected the model function to return a torch.nn.Module, got {type(module).__name__}")
-    return module
 
 
 def _distinct(tasks: Sequence[Task]) -> tuple[Task, ...]:
@@ -293,29 +330,17 @@ def _distinct(tasks: Sequence[Task]) -> tuple[Task, ...]:
     return tuple(tasks)
 
 
-def _layout(parameters: Sequence[tuple[str, tuple[int, ...], Tensor]], owners: Sequence[str]) -> Layout:
+def _layout(parameters: Mapping[str, Tensor], owners: Sequence[str]) -> Layout:
     slots, offset = [], 0
-    for (name, shape, tensor), owner in zip(parameters, owners, strict=True):
-        slots.append(Slot(name, shape, owner, offset))
+    for (name, tensor), owner in zip(parameters.items(), owners, strict=True):
+        slots.append(Slot(name, tuple(tensor.shape), owner, offset))
         offset += tensor.numel()
     return Layout(tuple(slots))
 
 
-def _reached(task: str, loss: Tensor, leaves: Sequence[Tensor]) -> list[bool]:
-    if loss.requires_grad:
-        gradients = torch.autograd.grad(loss.sum(), leaves, retain_graph=True, allow_unused=True)
-        reached = [gradient is not None for gradient in gradients]
-        if any(reached):
-            return reached
-    raise LandscapeError(
-        f"task {task!r} reaches no trainable parameter: expected its loss to depend on at least one; "
-        "is its part of the model frozen or detached?"
-    )
-
-
 def _frozen_hash(module: nn.Module) -> str:
     digest = hashlib.sha256()
-    for name, parameter in module.named_parameters():
+    for name, parameter in parameters_of(module).items():
         if not parameter.requires_grad:
             digest.update(name.encode())
             digest.update(parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())

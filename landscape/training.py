@@ -14,7 +14,6 @@ from torch import Tensor
 
 from landscape import store
 from landscape.errors import LandscapeError, TrainingDiverged, failures_of
-from landscape.modules import mode
 from landscape.problem import Problem
 from landscape.provenance import provenance
 from landscape.randomness import seeded
@@ -71,7 +70,7 @@ def train(
     for step in range(after.step + 1, plan.steps + 1):
         before = run.shared_theta()
         finer = run.path_updates.clone()
-        with _failures_at(step), mode(problem.model, True), seeded(seed, "step", step):
+        with _failures_at(step), seeded(seed, "step", step):
             losses = strategy.step(run, step - 1, seed)
         pending.add(
             step,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from landscape.data import Batch
 from landscape.errors import LandscapeError
-from landscape.modules import unflatten
+from landscape.modules import buffers_of, unflatten
 from landscape.optimisers import Optimiser, load_states, save_states
 from landscape.problem import Problem
 from landscape.randomness import generator
@@ -51,8 +51,9 @@ class Workspace:
         theta = torch.tensor(start.theta, dtype=problem.dtype, device=problem.device)
         self.theta = theta.clone()
         self.parameters = {n: nn.Parameter(view) for n, view in unflatten(problem.layout, self.theta).items()}
-        self.buffers = problem.buffers(torch.tensor(start.buffers))
+        self.module = problem.bound(self.parameters, problem.buffers(torch.tensor(start.buffers))).train()
         owned = [(slot.owner, self.parameters[slot.name]) for slot in problem.layout.slots if slot.owner != UNUSED]
+        self._unused = {s.name: self.parameters[s.name] for s in problem.layout.slots if s.owner == UNUSED}
         self.heads = [[p for owner, p in owned if owner == name] for name in problem.names]
         self.shared = [p for owner, p in owned if owner not in problem.names]
         every_head = [p for head in self.heads for p in head]
@@ -89,21 +90,24 @@ class Workspace:
         """Mean training loss of these tasks on a batch, differentiable. One forward pass in the module's training
         mode.
         """
-        predictions = self.problem.predictions(self.parameters, self.buffers, batch.inputs)
+        predictions = self.problem.run(self.module, batch.inputs)
         return [self.problem.tasks[t].loss(predictions[t], batch.targets[t]).mean() for t in tasks]
 
     def gradient(self, total: Tensor, tasks: Sequence[int]) -> list[Tensor | None]:
         """d total / d (shared, then the heads of these tasks): one backward pass, counted as one gradient."""
         self.gradients += 1
-        return list(torch.autograd.grad(total, self._moved_by(tasks), allow_unused=True))
+        return self._gradient(total, tasks, keep=False)
 
     def gradients_at_one_theta(self, losses: Sequence[Tensor]) -> list[list[Tensor | None]]:
         """The gradient of every task's loss from one forward pass: T backward passes, counted as T gradients."""
         self.gradients += len(losses)
-        return [
-            list(torch.autograd.grad(loss, self._moved_by((t,)), retain_graph=t + 1 < len(losses), allow_unused=True))
-            for t, loss in enumerate(losses)
-        ]
+        return [self._gradient(loss, (t,), keep=t + 1 < len(losses)) for t, loss in enumerate(losses)]
+
+    def _gradient(self, loss: Tensor, tasks: Sequence[int], keep: bool) -> list[Tensor | None]:
+        moved = self._moved_by(tasks)
+        found = torch.autograd.grad(loss, [*moved, *self._unused.values()], retain_graph=keep, allow_unused=True)
+        self.problem.warn_of_unused(list(self._unused), found[len(moved) :])
+        return list(found[: len(moved)])
 
     def update(self, state: int, tasks: Sequence[int], gradients: Sequence[Tensor | None]) -> None:
         """One step of shared state number `state` and of these tasks' heads; adds to the finer path length."""
@@ -127,7 +131,7 @@ class Workspace:
 
     def flat_buffers(self) -> Tensor:
         """Buffers as one float64 vector [Q]."""
-        return self.problem.buffer_layout.pack(self.buffers)
+        return self.problem.buffer_layout.pack(buffers_of(self.module))
 
     def _moved_by(self, tasks: Sequence[int]) -> list[Tensor]:
         return [*self.shared, *(p for t in tasks for p in self.heads[t])]
