@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import functools
 import hashlib
@@ -259,7 +260,8 @@ class Problem:
             )
 
     def _look_at(self, name: str, gradient: Tensor) -> None:
-        self.warn_of_unused([name], [gradient])
+        with contextlib.suppress(RuntimeError):  # inside vmap, where no value can be looked at
+            self.warn_of_unused([name], [gradient])
 
     def _predict(self, theta: Tensor, buffers: Tensor | None, batch: Batch) -> list[Any]:
         parameters = unflatten(self.layout, theta)

@@ -193,6 +193,20 @@ def test_words_that_contradict_or_match_nothing_are_refused(stated: dict[str, An
         Problem(made(Branching), pair(), flagged(), flagged(), **stated)
 
 
+@pytest.mark.filterwarnings("error")
+def test_transforms_of_functions_go_through_a_problem_with_unused_parameters() -> None:
+    problem = Problem(made(Branching), pair(), flagged(), flagged(first=60))
+    theta = problem.initial(0)[0]
+
+    def loss(at: Tensor) -> Tensor:
+        return problem.losses(at, problem.evaluation).mean()
+
+    alone = torch.func.grad(loss)(theta)
+    assert alone.norm() > 0
+    both = torch.func.vmap(torch.func.grad(loss))(torch.stack([theta, theta]))
+    torch.testing.assert_close(both, torch.stack([alone, alone]), rtol=1e-4, atol=1e-6)  # float32, batched products
+
+
 class Counting(Branching):
     def __init__(self) -> None:
         super().__init__()
