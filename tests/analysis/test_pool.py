@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -10,6 +11,7 @@ import time
 import pytest
 import torch
 
+from analysis import pool
 from analysis.pool import run_all
 from landscape.errors import LandscapeError, TrainingDiverged
 
@@ -51,6 +53,34 @@ def test_a_worker_that_is_ended_where_nothing_can_be_raised_ends_without_a_word(
         run_all(end_where_nothing_is_raised, [(), ()], 2, lambda amount: None)
     assert time.monotonic() - before < 150, "nobody waited for five minutes"
     assert "Traceback" not in capfd.readouterr().err
+
+
+def never_end(path, tell):
+    """Drops whatever ends it, as a library may."""
+    path.touch()
+    while True:
+        with contextlib.suppress(BaseException):
+            time.sleep(300)
+
+
+def fail_when_it_is_there(path, tell):
+    while not path.exists():
+        time.sleep(0.01)
+    raise LandscapeError("expected this")
+
+
+def either(job, path, tell):
+    return job(path, tell)
+
+
+def test_a_worker_that_does_not_end_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "_GRACE", 0.2)
+    path = tmp_path / "begun"
+    before = time.monotonic()
+    with pytest.raises(LandscapeError, match=r"^expected this$"):
+        run_all(either, [(never_end, path), (fail_when_it_is_there, path)], 2, lambda amount: None)
+    assert time.monotonic() - before < 150, "nobody waited for five minutes"
+    assert not multiprocessing.active_children()
 
 
 def test_one_worker_runs_everything_here():

@@ -114,6 +114,14 @@ def test_a_writer_killed_before_its_first_snapshot_leaves_no_file_of_that_name(
     finish(path, whole)
 
 
+def test_the_lock_of_a_killed_writer_goes_when_its_file_is_read(whole: Trajectory, tmp_path: Path) -> None:
+    path = tmp_path / "run.h5"
+    killed(path, 0)
+    if not landscape.open(path).complete:
+        assert os.listdir(tmp_path) == [path.name]
+    finish(path, whole)
+
+
 def test_a_file_can_be_read_while_it_is_written(whole: Trajectory, tmp_path: Path) -> None:
     path, lengths = tmp_path / "run.h5", [0]
     with a_writer(path) as process:
