@@ -26,7 +26,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _UNHEEDED = (signal.SIG_DFL, signal.default_int_handler)
 _SOON = 0.02
 """Seconds until what could not be raised is raised again."""
-_LATEST = 10.0
+_LATEST = 5.0
 """Seconds after which an interruption is raised also where it does harm: an import may never end."""
 _BURST = 1.0
 """Seconds in which further signals count as the same one: `timeout` and schedulers send several."""

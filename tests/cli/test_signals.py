@@ -21,7 +21,7 @@ import pytest
 from analysis import archive
 from cli import commands, signals
 from landscape.errors import LandscapeError
-from tests.cli.desk import ROOT, Desk, require_sentence, temporary, until
+from tests.cli.desk import LONG_ENOUGH, ROOT, Desk, require_sentence, temporary, until
 from tests.cli.test_interruptions import GO_ON, no_process_left
 from tests.cli.test_study import datasets
 
@@ -179,7 +179,7 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
             for word in ("begun\n", "in order\n"):
                 assert process.stdout.readline() == word
                 process.send_signal(signal.SIGINT)
-            _, err = process.communicate(timeout=120)
+            _, err = process.communicate(timeout=LONG_ENOUGH)
         finally:
             process.kill()
     assert (process.returncode, err) == (2, signals.AT_ONCE + "\n")
@@ -205,11 +205,12 @@ def test_signals_at_any_moment_end_a_study_that_goes_on_with_the_same_bytes(
     for _ in range(8):
         process = desk.start(*words)
         with until(process, lambda process=process: heeds_signals(process)):  # type: ignore[misc]
+            process.send_signal(signal.SIGCONT)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 process.wait(chance.uniform(0, 8))
             ended = process.poll()
             process.send_signal(chance.choice([signal.SIGINT, signal.SIGTERM, signal.SIGHUP]))
-            out, err = process.communicate(timeout=300)
+            out, err = process.communicate(timeout=LONG_ENOUGH)
             if ended is None and process.returncode:  # else it was done before the signal came
                 assert out == ""
                 require_sentence(process.returncode, err, f"^landscape: {GO_ON}$")
@@ -220,4 +221,7 @@ def test_signals_at_any_moment_end_a_study_that_goes_on_with_the_same_bytes(
     for run in (studied / "runs").iterdir():
         assert datasets(study / "runs" / run.name) == datasets(run)
     mine, whole = (archive.load_all(folder / "results.h5") for folder in (study, studied))
-    assert {name: entry.record for name, entry in mine.items()} == {n: entry.record for n, entry in whole.items()}
+    assert sorted(mine) == sorted(whole)
+    for name in whole:
+        if name.split("/")[0] in ("search", "plane", "surface", "eigenvalues", "distances"):  # the others hold seconds
+            assert mine[name].record == whole[name].record, name
