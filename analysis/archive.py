@@ -16,13 +16,17 @@ from typing import Any
 import h5py
 import numpy as np
 import xarray as xr
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from analysis import results
 from analysis.results import Array, Check, Record
 
 FORMAT = "landscape-results"
 FORMAT_VERSION = 1
+
+
+_PATIENCE = 120.0
+"""Seconds to wait for another process that saves: a save takes less than one."""
 
 
 class ArchiveError(ValueError):
@@ -268,10 +272,9 @@ def _replacing(path: Path) -> Iterator[Path]:
     require_writable(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path.with_name(f".{path.name}.lock"))
-        lock.acquire()
     except OSError as error:
         raise _unwritable(path, error) from error
+    lock = _locked(path)
     fresh = path.with_name(f".{path.name}.new")
     try:
         if path.exists():
@@ -285,18 +288,39 @@ def _replacing(path: Path) -> Iterator[Path]:
             os.fsync(handle.fileno())
         os.replace(fresh, path)
     finally:
-        _tidied(lock, fresh, Path(lock.lock_file))
+        _tidied(lock, fresh)
 
 
-def _tidied(lock: FileLock, *leftovers: Path) -> None:
+def _locked(path: Path) -> FileLock:
+    """The right to save into a file. What a killed process left of it holds nobody up."""
+    lock = FileLock(path.with_name(f".{path.name}.lock"), mode=0o666)  # another user may have to take it over
+    try:
+        lock.acquire(timeout=_PATIENCE)
+    except Timeout as error:
+        raise ArchiveError(
+            f"another process has been saving into {path} for {_PATIENCE:g} s: expected it to be done; end it, or "
+            "choose another file"
+        ) from error
+    except OSError as error:
+        raise ArchiveError(
+            f"cannot lock {path} with {lock.lock_file} ({error.strerror}): expected a lock file of your own, or none; "
+            "remove it if nobody saves, or choose another folder"
+        ) from error
+    return lock
+
+
+def _tidied(lock: FileLock, fresh: Path) -> None:
     """Removes what only a writer at work should have; an interruption meanwhile is let through afterwards."""
     interruption: KeyboardInterrupt | None = None
-    while True:
+    named = True
+    while lock.is_locked:
         try:
-            for path in leftovers:
-                path.unlink(missing_ok=True)
+            fresh.unlink(missing_ok=True)
+            if named:
+                named = False  # once: the next file of that name is another writer's
+                with contextlib.suppress(OSError):  # another user's, where each removes his own only
+                    Path(lock.lock_file).unlink()
             lock.release()
-            break
         except KeyboardInterrupt as error:
             interruption = error
     if interruption is not None:

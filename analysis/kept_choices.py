@@ -24,6 +24,8 @@ Entry: TypeAlias = dict[str, str | float]
 
 PATIENCE = 120.0
 """Seconds to wait for another process that is choosing, before choosing all the same."""
+_KEEPING = 10.0
+"""Seconds to wait for another process that is writing down what it chose."""
 
 
 def key_of(problem: Problem, more: Mapping[str, Any]) -> str:
@@ -47,26 +49,34 @@ def find(kind: str, key: str) -> Entry:
 
 
 def keep(kind: str, key: str, entry: Entry) -> None:
-    """Whole or not at all. A cache that cannot be written costs time only."""
+    """Whole or not at all, and without losing what another process keeps at the same time. A cache that cannot be
+    written costs time only.
+    """
     path = _path(kind)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    with contextlib.suppress(OSError, RuntimeError):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh.write_text(json.dumps({**_read(path), key: entry}, indent=1), encoding="utf-8")
-        os.replace(fresh, path)
+    fresh = path.with_name(f".{path.name}.new")
+    with _held(path.with_suffix(".keep.lock"), _KEEPING) as held, contextlib.suppress(OSError, RuntimeError):
+        if held:
+            fresh.write_text(json.dumps({**_read(path), key: entry}, indent=1), encoding="utf-8")
+            os.replace(fresh, path)
 
 
 @contextlib.contextmanager
 def one_at_a_time(kind: str) -> Iterator[None]:
     """Processes that choose at the same time wait for each other, so that the first one's choice is everybody's."""
-    path = _path(kind)
-    lock = FileLock(path.with_suffix(".lock"))
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError, Timeout, NotImplementedError):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=PATIENCE)
-            stack.callback(lock.release)
+    with _held(_path(kind).with_suffix(".lock"), PATIENCE):
         yield
+
+
+@contextlib.contextmanager
+def _held(name: Path, patience: float) -> Iterator[bool]:
+    """Whether the lock was had within some seconds. Its file stays, in the user's own cache folder."""
+    lock = FileLock(name)
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError, RuntimeError, Timeout):
+            name.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(timeout=patience)
+            stack.callback(lock.release)
+        yield lock.is_locked
 
 
 def _path(kind: str) -> Path:

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -20,6 +21,9 @@ from landscape.errors import LandscapeError
 Result = TypeVar("Result")
 Tell = Callable[[int], None]
 """Told of every piece of work that was done, with its amount."""
+
+_GRACE = 20.0
+"""Seconds that a worker has to put its files in order when it is ended."""
 
 _amounts: Any = None
 
@@ -87,16 +91,27 @@ def _begin(amounts: Any) -> None:
     """A worker's start: when it is ended it puts its files in order, when its parent is killed it ends too."""
     global _amounts  # noqa: PLW0603
     _amounts = amounts
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # a closed terminal ends the parent, which ends its workers
+    signal.signal(signal.SIGTERM, _end_now)
+    signal.signal(signal.SIGALRM, _exit)
     sys.unraisablehook = _end_again
     threading.Thread(target=_end_with_parent, daemon=True).start()
     torch.set_num_threads(1)
 
 
+def _end_now(*_: Any) -> None:
+    """Between jobs there is nothing to put in order."""
+    os._exit(1)
+
+
+def _exit(*_: Any) -> None:
+    sys.exit(1)
+
+
 def _end_again(ignored: Any) -> None:
-    """Where Python can raise nothing, as while an object is taken away, the exit is lost: it is asked for once more."""
+    """Where Python can raise nothing, as while an object is taken away, the exit is lost: it is raised once more."""
     if issubclass(ignored.exc_type, SystemExit):
-        threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
     else:
         sys.__unraisablehook__(ignored)
 
@@ -111,7 +126,11 @@ def _end_with_parent() -> None:
 def _in_worker(job: Callable[..., Result], arguments: tuple[Any, ...]) -> Result:
     """Runs a job. One that is ended has put its files in order by now; the pool would keep its process alive."""
     try:
-        return job(*arguments, _amounts.put)
+        signal.signal(signal.SIGTERM, _exit)
+        try:
+            return job(*arguments, _amounts.put)
+        finally:
+            signal.signal(signal.SIGTERM, _end_now)
     except SystemExit:
         os._exit(1)
 
@@ -121,8 +140,14 @@ def _processes(pool: ProcessPoolExecutor) -> list[Any]:
 
 
 def _end(pool: ProcessPoolExecutor) -> None:
+    """Ends all workers. One that does not put its files in order in time, as in the midst of a long sum, is killed."""
+    end = time.monotonic() + _GRACE
     for process in _processes(pool):
         process.terminate()
+    for process in _processes(pool):
+        process.join(max(0.0, end - time.monotonic()))
+        if process.exitcode is None:
+            process.kill()
 
 
 def _drain(amounts: Any, tell: Tell) -> None:

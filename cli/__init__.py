@@ -4,58 +4,60 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 # The toolkit's own packages come first, also where the user's PYTHONPATH names a folder with an `analysis` of its own.
 _HOME = str(Path(__file__).resolve().parent.parent)
 sys.path[:] = [_HOME, *(entry for entry in sys.path if entry != _HOME)]
 
+from cli.signals import INTERRUPTED, STATUS, interruption  # noqa: E402
+
 
 def main() -> None:
     """Runs the command line. Errors end it with one sentence on stderr and status 2, success with 0."""
-    sys.exit(run(sys.argv[1:]))
+    interruption.install()  # to the very end: nothing interrupts Python while it takes itself down
+    sys.exit(_run(sys.argv[1:]))
 
 
 def run(arguments: Sequence[str]) -> int:
     """Runs one command and returns its exit status."""
-    from cli.errors import Interrupted, sentence, unread
+    with interruption.heeded():
+        return _run(arguments)
 
+
+def _run(arguments: Sequence[str]) -> int:
     try:
-        with _stopped_as_by_ctrl_c():
-            from cli.commands import app
+        from cli.commands import app
 
-            app(list(arguments) or ["--help"], prog_name="landscape", standalone_mode=False)
-            sys.stdout.flush()
+        app(list(arguments) or ["--help"], prog_name="landscape", standalone_mode=False)
+        sys.stdout.flush()
+        interruption.check()
+        interruption.finish()
     except BaseException as error:
-        if unread(error):
-            _leave_stdout()
-            return 0
-        if os.environ.get("LANDSCAPE_DEBUG"):
-            raise
-        gap = "\n" if isinstance(error, Interrupted | KeyboardInterrupt) and sys.stderr.isatty() else ""
-        print(f"{gap}landscape: {sentence(error)}", file=sys.stderr)
-        with contextlib.suppress(OSError):
-            sys.stdout.flush()
-            return 2
-        _leave_stdout()
-        return 2
+        interruption.finish()
+        return _said(error)
     return 0
 
 
-@contextlib.contextmanager
-def _stopped_as_by_ctrl_c() -> Iterator[None]:
-    """A scheduler's SIGTERM and a closed terminal's SIGHUP end a command as Ctrl-C does: what was done is kept."""
-    signals = [s for s in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(s) is signal.SIG_DFL]
-    try:
-        for number in signals:
-            signal.signal(number, signal.default_int_handler)
-        yield
-    finally:
-        for number in signals:
-            signal.signal(number, signal.SIG_DFL)
+def _said(error: BaseException) -> int:
+    """Says what ended a command, and returns its exit status."""
+    from cli.errors import interrupted, sentence, unread
+
+    if unread(error):
+        _leave_stdout()
+        return 0
+    if os.environ.get("LANDSCAPE_DEBUG"):
+        raise error
+    stopped = interrupted(error, interruption.came)
+    gap = "\n" if stopped and sys.stderr.isatty() else ""
+    print(f"{gap}landscape: {INTERRUPTED if stopped else sentence(error)}", file=sys.stderr)
+    with contextlib.suppress(OSError):
+        sys.stdout.flush()
+        return STATUS
+    _leave_stdout()
+    return STATUS
 
 
 def _leave_stdout() -> None:

@@ -14,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
+from cli.signals import interruption
+
 WIDE = 1000
 """Columns where the output is no terminal: nothing is wrapped or cut."""
 
@@ -30,7 +32,10 @@ err = _Lasting(stderr=True, soft_wrap=True, highlight=False)
 
 
 class Stages:
-    """Shows every stage as a bar with the time left on a terminal, and as one line when it ends anywhere."""
+    """Shows every stage as a bar with the time left on a terminal, and as one line when it ends anywhere.
+
+    Whoever tells of progress is at a place where an interruption does no harm: one that was lost is raised here.
+    """
 
     def __init__(self, quiet: bool) -> None:
         self._quiet = quiet
@@ -38,6 +43,7 @@ class Stages:
         self._name, self._since = "", 0.0
 
     def begin(self, stage: str, amount: int) -> None:
+        interruption.check()
         self._name, self._since = stage, time.perf_counter()
         if not self._quiet and err.is_terminal:
             columns = (
@@ -53,10 +59,12 @@ class Stages:
             self._bar.start()
 
     def tell(self, amount: int) -> None:
+        interruption.check()
         if self._bar is not None:
             self._bar.advance(self._bar.task_ids[0], amount)
 
     def end(self, note: str) -> None:
+        interruption.check()
         self.close()
         if not self._quiet:
             err.print(
@@ -66,6 +74,7 @@ class Stages:
 
     def say(self, text: str) -> None:
         """A line for people, above the bar."""
+        interruption.check()
         if not self._quiet:
             err.print(text, markup=False)
 

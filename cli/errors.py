@@ -10,7 +10,7 @@ from typing import Any
 
 OURS = ("landscape", "analysis", "figures", "cli")
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-INTERRUPTED = "interrupted: what was finished is kept; give the same command again to go on"
+_UNEXPECTED = "unexpected"
 
 
 class Interrupted(Exception):
@@ -26,6 +26,23 @@ def unread(error: BaseException) -> bool:
     return isinstance(error.__context__ if isinstance(error, SystemExit) else error, BrokenPipeError | Unread)
 
 
+def interrupted(error: BaseException, came: bool) -> bool:
+    """Whether an interruption ended a command, if one came: itself, or as the error that a library made of it.
+
+    What went wrong while files were put in order after it is an error of its own, such as a full disk.
+    """
+    if isinstance(error, Interrupted | KeyboardInterrupt):
+        return True
+    return came and not (_follows_interruption(error) and not sentence(error).startswith(_UNEXPECTED))
+
+
+def _follows_interruption(error: BaseException) -> bool:
+    before = error.__context__
+    while before is not None and not isinstance(before, KeyboardInterrupt):
+        before = before.__context__
+    return before is not None
+
+
 def sentence(error: BaseException) -> str:
     """What went wrong, on one line."""
     return " ".join(_text(error).split())
@@ -33,8 +50,6 @@ def sentence(error: BaseException) -> str:
 
 def _text(error: BaseException) -> str:
     said = str(error)
-    if isinstance(error, Interrupted | KeyboardInterrupt):
-        return INTERRUPTED
     if hasattr(error, "format_message"):
         return _usage(error)
     if isinstance(error, OSError) and error.errno is not None:
@@ -49,7 +64,7 @@ def _text(error: BaseException) -> str:
             f"out of memory ({said or 'no more to be had'}): what was finished is kept; take fewer jobs, a smaller "
             "model or less data, and give the same command again"
         )
-    return f"unexpected {type(error).__name__} ({said}): set LANDSCAPE_DEBUG=1 to see where, and report it"
+    return f"{_UNEXPECTED} {type(error).__name__} ({said}): set LANDSCAPE_DEBUG=1 to see where, and report it"
 
 
 def _file(error: OSError) -> str:

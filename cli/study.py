@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -34,6 +33,7 @@ from analysis.settings import (
 from analysis.workbench import Workbench
 from cli.console import Stages
 from cli.errors import FULL
+from figures import files
 from landscape import store
 from landscape.errors import LandscapeError
 from landscape.problems import BUILT_IN
@@ -69,14 +69,9 @@ def chosen_settings(
 
 def write_settings(chosen: Settings, folder: Path) -> None:
     """`study.toml`, whole or not at all."""
-    fresh = folder / ".study.toml.new"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        try:
-            fresh.write_text(reading.write(chosen), encoding="utf-8")
-            os.replace(fresh, folder / "study.toml")
-        finally:
-            fresh.unlink(missing_ok=True)
+        files.write(folder / "study.toml", reading.write(chosen).encode())
     except OSError as error:
         if error.errno in FULL:
             raise

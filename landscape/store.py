@@ -11,7 +11,6 @@ import errno
 import json
 import math
 import os
-import tempfile
 import time
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,13 +20,13 @@ from typing import Any, TypeVar
 
 import h5py
 import numpy as np
-from filelock import FileLock, Timeout
 
 from landscape.errors import LandscapeError
+from landscape.locks import clear_stale, only_writer, uninterrupted
 from landscape.modules import BufferLayout
 from landscape.projection import Kept, Whole
 from landscape.trajectory import Array, History, Layout, Provenance, Rows, Sketch, Slot, Snapshot, Trajectory
-from landscape.unclosed import AsClosed, has_writer, is_whole
+from landscape.unclosed import AsClosed, has_writer, is_whole, look
 
 FORMAT = "landscape-trajectory"
 FORMAT_VERSION = 2
@@ -51,7 +50,9 @@ _SLACK = 1 << 18
 _DAMAGE = (OSError, KeyError, RuntimeError, ValueError, TypeError, IndexError)
 """What h5py, json and numpy raise at damaged bytes."""
 _PAUSES = (0.01, 0.05, 0.25)
-"""Seconds before a file that is being written is read again, where its index was half written."""
+"""Seconds before a file with a writer's mark is read again, where it cannot be read and nothing in it changes."""
+_PATIENCE = 20.0
+"""Seconds for which a file that changes all the time is read again and again."""
 _Value = TypeVar("_Value")
 _WHOLE = Whole()
 _END_OF_FILE = 28
@@ -279,7 +280,7 @@ def writer(
     Raises:
         LandscapeError: the file is another run's, is not ours, is being written, or its folder cannot be written.
     """
-    with _locked(path):
+    with only_writer(path):
         if path.exists():
             require_same(path, who, layout)
             file, hidden = _reopened(path), None
@@ -289,33 +290,7 @@ def writer(
         try:
             yield Writer(file, path, hidden)
         finally:
-            _close(file, hidden if hidden is not None and hidden.exists() else path)
-            if hidden is not None:
-                hidden.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):  # a lock that cannot be made looks like one that another holds
-            pass
-        lock.acquire(timeout=0)
-    except Timeout as error:
-        raise LandscapeError(
-            f"{path} is being written by another process: expected to be the only writer; wait for it or "
-            "choose another file"
-        ) from error
-    except OSError as error:
-        raise LandscapeError(
-            f"cannot write {path} ({error.strerror}): expected a folder that can be written; choose another"
-        ) from error
-    try:
-        yield
-    finally:
-        Path(lock.lock_file).unlink(missing_ok=True)
-        lock.release()
+            uninterrupted(lambda: _put_away(file, path, hidden))
 
 
 def _created(
@@ -407,6 +382,12 @@ def _close(file: h5py.File, path: Path) -> None:
                 raw.truncate(end)
 
 
+def _put_away(file: h5py.File, path: Path, hidden: Path | None) -> None:
+    _close(file, hidden if hidden is not None and hidden.exists() else path)
+    if hidden is not None:
+        hidden.unlink(missing_ok=True)
+
+
 def _force_file(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -449,31 +430,59 @@ def _damaged(path: Path) -> LandscapeError:
 
 
 def _read(path: Path, function: Callable[[h5py.File], _Value]) -> _Value:
-    """`function` of the file; tried again, while somebody writes it, where it met a half-written index."""
-    for pause in (*_PAUSES, None):
-        with _reading(path) as file:
-            try:
+    """`function` of the file, whatever its writer does meanwhile.
+
+    What fails, from opening the file on, is tried again: as long as the file changes, up to `_PATIENCE` seconds, since
+    an attempt sees parts of it before a change and parts after; and a few times where it bears a writer's mark. A file
+    that nobody writes is refused at the first failure.
+    """
+    end, pauses = time.monotonic() + _PATIENCE, iter(_PAUSES)
+    while True:
+        with _refusals(path):
+            before = look(path)
+        try:
+            with _reading(path) as file:
                 return function(file)
-            except _DAMAGE as error:
-                if isinstance(error, LandscapeError) or pause is None or not has_writer(path):
-                    raise
+        except _DAMAGE as error:
+            with _refusals(path):
+                changed, marked = look(path) != before, has_writer(path)
+            pauses = iter(_PAUSES) if changed else pauses
+            pause = next(pauses, None) if changed or marked else None
+            if pause is None:
+                raise
+            if time.monotonic() > end:
+                raise LandscapeError(
+                    f"{path} has changed all the time for {_PATIENCE:g} s, and no state of it could be read: expected "
+                    "a moment without changes; give the same command again, or wait for who writes it"
+                ) from error
         time.sleep(pause)
-    raise AssertionError
 
 
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[h5py.File]:
     """The file opened for reading, whatever became of its writer."""
-    raw: Any = None
+    with contextlib.ExitStack() as stack:
+        with _refusals(path):
+            raw = None
+            if has_writer(path) or not is_whole(path):
+                raw = stack.enter_context(AsClosed(path))
+            mode: Any = {"locking": False} if raw is None else {}
+            file = stack.enter_context(h5py.File(raw or path, "r", libver="latest", **mode))
+        yield file
+
+
+@contextlib.contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """Says why a file cannot be opened."""
     try:
-        if has_writer(path) or not is_whole(path):
-            raw = AsClosed(path)
-        file = h5py.File(
-            path if raw is None else raw, "r", libver="latest", **({"locking": False} if raw is None else {})
-        )
+        yield
     except FileNotFoundError as error:
         raise LandscapeError(
             f"there is no file {path}: expected a trajectory written by `landscape train` or a Recorder"
+        ) from error
+    except PermissionError as error:
+        raise LandscapeError(
+            f"cannot read {path} ({error.strerror}): expected a file that can be read; choose another"
         ) from error
     except OSError as error:
         what = "a folder" if path.is_dir() else "not a whole HDF5 file"
@@ -481,8 +490,6 @@ def _reading(path: Path) -> Iterator[h5py.File]:
             f"cannot read {path}: expected a {FORMAT} file, got {what} (empty, cut short or of another kind); "
             "choose another file"
         ) from error
-    with file, raw or contextlib.nullcontext():
-        yield file
 
 
 def open(path: Path | str) -> Trajectory:
@@ -496,11 +503,14 @@ def open(path: Path | str) -> Trajectory:
     """
     path = Path(path)
     try:
-        return _read(path, lambda file: _trajectory(file, path))
+        found = _read(path, lambda file: _trajectory(file, path))
     except LandscapeError:
         raise
     except _DAMAGE as error:
         raise _damaged(path) from error
+    if not found.complete:
+        clear_stale(path)
+    return found
 
 
 def state(path: Path | str, row: int) -> bytes:

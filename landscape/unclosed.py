@@ -30,6 +30,16 @@ def is_whole(path: Path) -> bool:
     return not _is_ours(head) or int.from_bytes(head[_END], "little") <= path.stat().st_size
 
 
+def look(path: Path) -> tuple[object, ...]:
+    """What is another thing after every change of a file: of its place on the disk, length, times and superblock.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    there = path.stat()
+    return there.st_ino, there.st_size, there.st_mtime_ns, there.st_ctime_ns, _head(path)
+
+
 def _head(path: Path) -> bytes:
     with path.open("rb") as file:
         return file.read(_SIZE)

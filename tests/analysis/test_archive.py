@@ -23,6 +23,7 @@ from analysis import archive, results
 from analysis.archive import ArchiveError, Entry, Provenance
 from analysis.results import Check, Estimate, Record, Run
 from tests.analysis.records import surface
+from tests.users import another_user, open_to_all, root_only
 
 KINDS = [k for k in vars(results).values() if isinstance(k, type) and issubclass(k, Record) and not k.__subclasses__()]
 BOOLS = {"done", "converged", "pareto", "held_out", "used", "logarithmic"}
@@ -342,6 +343,57 @@ def test_writers_wait_for_each_other_and_lose_nothing(tmp_path):
     both = [subprocess.Popen([sys.executable, "-c", code, path, name]) for name in "ab"]
     assert [process.wait() for process in both] == [0, 0]
     assert archive.groups(path) == tuple(f"{n}/{i}" for n in "ab" for i in range(6))
+
+
+def test_a_lock_that_another_process_never_gives_back_is_said(tmp_path, monkeypatch):
+    path = tmp_path / "results.h5"
+    archive.save(path, {"group": Entry(surface())})
+    monkeypatch.setattr(archive, "_PATIENCE", 0.1)
+    code = (
+        "import fcntl, os, sys\n"
+        "handle = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)\n"
+        "fcntl.flock(handle, fcntl.LOCK_EX)\nprint('locked', flush=True)\nsys.stdin.read()"
+    )
+    lock = tmp_path / ".results.h5.lock"
+    with subprocess.Popen([sys.executable, "-c", code, lock], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"locked\n"
+        with pytest.raises(
+            ArchiveError, match=r"another process has been saving into .*results\.h5 for 0\.1 s: expect"
+        ):
+            archive.save(path, {"more": Entry(surface())})
+        assert archive.groups(path) == ("group",), "a reader waits for nobody"
+        other.kill()
+    archive.save(path, {"more": Entry(surface())})
+    assert archive.groups(path) == ("group", "more")
+    assert not lock.exists()
+
+
+@root_only
+def test_a_lock_that_cannot_be_had_is_not_called_a_folder_that_cannot_be_written(tmp_path):
+    path, lock = tmp_path / "results.h5", tmp_path / ".results.h5.lock"
+    lock.touch()
+    lock.chmod(0o600)
+    sentence = r"cannot lock .*results\.h5 with .*\.lock \(Permission denied\): .*remove it"
+    with open_to_all(tmp_path), another_user(), pytest.raises(ArchiveError, match=sentence):
+        archive.save(path, {"group": Entry(surface())})
+
+
+def test_an_interruption_while_a_lock_is_given_back_leaves_the_next_writers_lock_alone(tmp_path, monkeypatch):
+    path, lock = tmp_path / "results.h5", tmp_path / ".results.h5.lock"
+    original, calls = archive.FileLock.release, []
+
+    def release(self, force=False):
+        calls.append(self)
+        if len(calls) == 1:
+            lock.touch()  # the next writer's
+            raise KeyboardInterrupt
+        original(self, force=force)
+
+    monkeypatch.setattr(archive.FileLock, "release", release)
+    with pytest.raises(KeyboardInterrupt):
+        archive.save(path, {"a": Entry(surface())})
+    assert len(calls) > 1
+    assert lock.exists()
 
 
 def test_a_folder_that_cannot_be_made_is_said(tmp_path):

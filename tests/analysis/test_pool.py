@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
 import os
 import signal
@@ -10,6 +11,7 @@ import time
 import pytest
 import torch
 
+from analysis import pool
 from analysis.pool import run_all
 from landscape.errors import LandscapeError, TrainingDiverged
 
@@ -28,7 +30,7 @@ def fail(kind, tell):
         raise TrainingDiverged(7, "depth", float("nan"))
     if kind == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
-    time.sleep(300)
+    time.sleep(3600)
 
 
 class EndedMeanwhile:
@@ -42,15 +44,43 @@ class EndedMeanwhile:
 def end_where_nothing_is_raised(tell):
     kept = [EndedMeanwhile()]
     kept.clear()
-    time.sleep(300)
+    time.sleep(3600)
 
 
 def test_a_worker_that_is_ended_where_nothing_can_be_raised_ends_without_a_word(capfd):
     before = time.monotonic()
     with pytest.raises(LandscapeError, match="a worker process was killed"):
         run_all(end_where_nothing_is_raised, [(), ()], 2, lambda amount: None)
-    assert time.monotonic() - before < 150, "nobody waited for five minutes"
+    assert time.monotonic() - before < 1800, "nobody waited for an hour"
     assert "Traceback" not in capfd.readouterr().err
+
+
+def never_end(path, tell):
+    """Drops whatever ends it, as a library may."""
+    path.touch()
+    while True:
+        with contextlib.suppress(BaseException):
+            time.sleep(3600)
+
+
+def fail_when_it_is_there(path, tell):
+    while not path.exists():
+        time.sleep(0.01)
+    raise LandscapeError("expected this")
+
+
+def either(job, path, tell):
+    return job(path, tell)
+
+
+def test_a_worker_that_does_not_end_is_killed(tmp_path, monkeypatch):
+    monkeypatch.setattr(pool, "_GRACE", 0.2)
+    path = tmp_path / "begun"
+    before = time.monotonic()
+    with pytest.raises(LandscapeError, match=r"^expected this$"):
+        run_all(either, [(never_end, path), (fail_when_it_is_there, path)], 2, lambda amount: None)
+    assert time.monotonic() - before < 1800, "nobody waited for an hour"
+    assert not multiprocessing.active_children()
 
 
 def test_one_worker_runs_everything_here():
@@ -86,7 +116,7 @@ def test_the_first_error_ends_all_workers(kind, error, text):
     before = time.monotonic()
     with pytest.raises(error, match=text) as caught:
         run_all(fail, [("sleep",), (kind,)], 2, lambda amount: None)
-    assert time.monotonic() - before < 150, "nobody waited for the job that sleeps five minutes"
+    assert time.monotonic() - before < 1800, "nobody waited for the job that sleeps an hour"
     assert not multiprocessing.active_children()
     if kind == "diverged":
         assert (caught.value.step, caught.value.task) == (7, "depth")
@@ -103,18 +133,24 @@ def test_each_result_is_given_out_once_as_soon_as_it_is_there(workers):
         assert given[-1][2] - given[0][2] > 0.2, "the first was given out before the last was begun"
 
 
-def fail_last(number, tell):
+def fail_last(number, folder, tell):
     if number == 2:
-        time.sleep(1.0)
+        while not all((folder / str(n)).exists() for n in (0, 1)):
+            time.sleep(0.01)
         raise LandscapeError("expected this")
     return number
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_results_before_an_error_are_given_out(workers):
+def test_results_before_an_error_are_given_out(workers, tmp_path):
     given = []
+
+    def give(*pair):
+        given.append(pair)
+        (tmp_path / str(pair[0])).touch()
+
     with pytest.raises(LandscapeError, match=r"^expected this$"):
-        run_all(fail_last, [(0,), (1,), (2,)], workers, lambda amount: None, lambda *pair: given.append(pair))
+        run_all(fail_last, [(n, tmp_path) for n in range(3)], workers, lambda amount: None, give)
     assert sorted(given) == [(0, 0), (1, 1)]
 
 

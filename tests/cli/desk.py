@@ -93,7 +93,7 @@ class Desk:
     def finish(self, *words: str | Path, file_size: int = 0, **variables: str) -> Ran:
         """A command in a process of its own, to its end."""
         process = self.start(*words, file_size=file_size, **variables)
-        out, err = process.communicate(timeout=300)
+        out, err = process.communicate(timeout=LONG_ENOUGH)
         return Ran(process.returncode, out, err)
 
 
@@ -139,12 +139,24 @@ def _interruptions_heeded() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
+LONG_ENOUGH = 900.0
+"""Seconds after which a process hangs for sure, also on a machine that others keep busy."""
+
+
 @contextlib.contextmanager
-def until(process: "subprocess.Popen[str]", happened: Callable[[], bool], seconds: float = 120) -> Iterator[None]:
-    """Enters its body as soon as something happened, while the process is at work."""
-    end = time.monotonic() + seconds
+def until(process: "subprocess.Popen[str]", happened: Callable[[], bool]) -> Iterator[None]:
+    """Enters its body as soon as something happened, with the process held by SIGSTOP.
+
+    The process works in short slices and is held while one looks, so that it never gets far beyond what is looked for,
+    however busy the machine is.
+    """
+    end = time.monotonic() + LONG_ENOUGH
     try:
-        while not happened():
+        while True:
+            process.send_signal(signal.SIGSTOP)
+            if happened():
+                break
+            process.send_signal(signal.SIGCONT)
             assert process.poll() is None, "the command ended before it could be stopped"
             assert time.monotonic() < end, "the command did not come as far as expected"
             time.sleep(0.02)

@@ -10,7 +10,7 @@ import landscape
 from landscape.errors import LandscapeError
 from landscape.problems import load
 from landscape.strategies import Averaged
-from tests.cli.desk import MODELS, SHORT, Desk, require_sentence
+from tests.cli.desk import LONG_ENOUGH, MODELS, SHORT, Desk, require_sentence
 
 HIDDEN, SHOWN = "\x1b[?25l", "\x1b[?25h"
 """What makes a terminal hide its cursor and show it again."""
@@ -132,7 +132,7 @@ def test_progress_that_nobody_reads_stops_nothing(full: Desk) -> None:
 def test_results_that_cannot_be_written_to_stdout_are_an_error(full: Desk) -> None:
     with open("/dev/full", "w", encoding="utf-8") as nowhere:
         process = full.start("info", "run.h5", "--json", stdout=nowhere)
-        _, err = process.communicate(timeout=60)
+        _, err = process.communicate(timeout=LONG_ENOUGH)
     require_sentence(process.returncode, err, "no room left on the disk")
 
 
@@ -147,7 +147,7 @@ def test_a_terminal_gets_a_progress_bar_that_is_taken_away(desk: Desk, problem: 
         while chunk := os.read(screen, 4096):
             said += chunk
     os.close(screen)
-    assert process.communicate(timeout=60)[0] == ("" if status else "run.h5\n")
+    assert process.communicate(timeout=LONG_ENOUGH)[0] == ("" if status else "run.h5\n")
     assert process.returncode == status
     text = said.decode()
     assert "training averaged" in text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -514,6 +515,96 @@ def test_a_marked_file_reads_as_the_closed_one(tmp_path: Path) -> None:
     with AsClosed(path) as raw, h5py.File(raw) as file:
         assert int(file["snapshots/count"][()]) == 8
     assert has_writer(path)
+
+
+# Read while somebody opens, writes and closes it
+
+
+class Meddling:
+    """In the place of `h5py.File`: before a file is opened for reading, the next of some events happens."""
+
+    def __init__(self, *events: Callable[[], object]) -> None:
+        self.events, self.reads, self._open = list(events), 0, h5py.File
+
+    def __call__(self, name: Any, mode: str, **options: Any) -> h5py.File:
+        if mode == "r":
+            self.reads += 1
+            if self.events:
+                self.events.pop(0)()
+        return self._open(name, mode, **options)
+
+
+def meddle(monkeypatch: pytest.MonkeyPatch, *events: Callable[[], object]) -> Meddling:
+    found = Meddling(*events)
+    monkeypatch.setattr(store.h5py, "File", found)
+    return found
+
+
+def writer_of(run: Trajectory, path: Path) -> Any:
+    found = problem(middle=batch_norm)
+    return store.writer(path, run.provenance, run.layout, found.buffer_layout, np.dtype(np.float32))
+
+
+def test_a_writer_that_opens_a_file_meanwhile_is_waited_for(
+    run: Trajectory, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with contextlib.ExitStack() as stack:
+        opened = meddle(monkeypatch, lambda: stack.enter_context(writer_of(run, copy)))
+        there = landscape.open(copy)
+        assert opened.reads > 1
+        assert has_writer(copy)
+        assert there.theta[:].tobytes() == run.theta[:].tobytes()
+        assert there.losses.tobytes() == run.losses.tobytes()
+    again = landscape.open(copy)
+    assert (len(again), again.complete) == (ROWS, False)
+
+
+def test_a_writer_that_closes_a_file_meanwhile_is_waited_for(
+    run: Trajectory, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = contextlib.ExitStack()
+    writer = opened.enter_context(writer_of(run, copy))
+    writer.append(replace(writer.last, history=History(*(np.zeros(s) for s in (0, (0, 3), 0, 0)))))
+    length = copy.stat().st_size
+    meddled = meddle(monkeypatch, opened.close)
+    there = landscape.open(copy)
+    assert copy.stat().st_size < length, "the room that was reserved is given back"
+    assert meddled.reads > 1
+    assert there.theta[:ROWS].tobytes() == run.theta[:].tobytes()
+    assert there.theta[ROWS].tobytes() == run.theta[-1].tobytes()
+
+
+def test_a_writer_that_closes_a_file_while_a_row_is_fetched_is_waited_for(
+    run: Trajectory, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = contextlib.ExitStack()
+    writer = opened.enter_context(writer_of(run, copy))
+    writer.append(replace(writer.last, history=History(*(np.zeros(s) for s in (0, (0, 3), 0, 0)))))
+    there = landscape.open(copy)
+    meddled = meddle(monkeypatch, opened.close)
+    assert there.theta[ROWS].tobytes() == run.theta[-1].tobytes()
+    assert meddled.reads > 1
+
+
+def test_a_damaged_file_that_nobody_writes_is_refused_at_the_first_failure(
+    run: Trajectory, copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy.write_bytes(copy.read_bytes()[:60])
+    opened = meddle(monkeypatch)
+    with pytest.raises(LandscapeError, match="is damaged or cut short: expected at least its layout"):
+        landscape.open(copy)
+    assert opened.reads == 1
+
+
+def test_a_file_that_changes_all_the_time_is_said_to_and_not_called_damaged(
+    copy: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy.write_bytes(copy.read_bytes()[:60])
+    changes = [lambda n=n: copy.write_bytes(copy.read_bytes() + bytes(n)) for n in range(1, 4)]
+    monkeypatch.setattr(store, "_PATIENCE", 0.0)
+    meddle(monkeypatch, *changes)
+    with pytest.raises(LandscapeError, match=r"copy\.h5 has changed all the time for 0 s, and no state of it could be"):
+        landscape.open(copy)
 
 
 def test_settings_and_labels_of_any_kind_are_stored(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import re
@@ -35,11 +36,20 @@ def a_writer(path: Path, *arguments: str) -> Iterator[subprocess.Popen[str]]:
     command = [sys.executable, "-m", "tests.landscape.writing", str(path), *arguments]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, cwd=path.parent, env=environment, stdout=pipe, stderr=pipe, text=True) as process:
+    with subprocess.Popen(
+        command, cwd=path.parent, env=environment, stdin=pipe, stdout=pipe, stderr=pipe, text=True
+    ) as process:
         try:
             yield process
         finally:
             process.kill()
+
+
+def go_on(process: subprocess.Popen[str]) -> None:
+    """Lets a paced writer take its next three steps."""
+    assert process.stdin is not None
+    with contextlib.suppress(BrokenPipeError):
+        os.write(process.stdin.fileno(), b"\n")
 
 
 def killed(path: Path, after: float) -> int:
@@ -49,7 +59,7 @@ def killed(path: Path, after: float) -> int:
         first = process.stdout.readline()
         time.sleep(after)
         process.send_signal(signal.SIGKILL)
-        said, errors = process.communicate(timeout=60)
+        said, errors = process.communicate(timeout=900)
     assert errors == ""
     steps = [int(line) for line in (first + said).split()]
     return max(steps, default=-1)
@@ -97,11 +107,12 @@ def test_a_writer_killed_before_its_first_snapshot_leaves_no_file_of_that_name(
 ) -> None:
     path, seen = tmp_path / "run.h5", 0
     delays = random.Random(0)
-    for _ in range(10):
+    for trial in range(10):
         with a_writer(path) as process:
             while process.poll() is None and not any(tmp_path.iterdir()):
                 time.sleep(0.001)
-            time.sleep(delays.uniform(0, 0.02))
+            if trial:  # the first is killed as soon as anything is there
+                time.sleep(delays.uniform(0, 0.02))
             process.send_signal(signal.SIGKILL)
         if path.exists():
             assert_prefix(path, whole, -1)
@@ -114,15 +125,25 @@ def test_a_writer_killed_before_its_first_snapshot_leaves_no_file_of_that_name(
     finish(path, whole)
 
 
+def test_the_lock_of_a_killed_writer_goes_when_its_file_is_read(whole: Trajectory, tmp_path: Path) -> None:
+    path = tmp_path / "run.h5"
+    killed(path, 0)
+    if not landscape.open(path).complete:
+        assert os.listdir(tmp_path) == [path.name]
+    finish(path, whole)
+
+
 def test_a_file_can_be_read_while_it_is_written(whole: Trajectory, tmp_path: Path) -> None:
     path, lengths = tmp_path / "run.h5", [0]
-    with a_writer(path) as process:
+    with a_writer(path, "paced") as process:
         while not path.exists():
             assert process.poll() is None
             time.sleep(0.005)
         early = landscape.open(path)
         while process.poll() is None:
             lengths.append(assert_prefix(path, whole, lengths[-1] - 1))
+            if lengths[-1] > lengths[-2]:  # the writer works while this reads, and does not end before it has
+                go_on(process)
     assert len(set(lengths)) > 5
     assert landscape.open(path).complete
     # What was opened stays as it was while the file grew.
@@ -134,21 +155,23 @@ def test_a_file_can_be_read_while_it_is_written(whole: Trajectory, tmp_path: Pat
 
 @pytest.mark.slow
 def test_a_file_never_counts_as_complete_before_it_is(whole: Trajectory, tmp_path: Path) -> None:
-    path, seen = tmp_path / "run.h5", 0
-    with a_writer(path) as process:
+    path, seen, last = tmp_path / "run.h5", 0, 0
+    with a_writer(path, "paced") as process:
         while not path.exists():
             assert process.poll() is None
         while process.poll() is None:
             there = landscape.open(path)
             assert not there.complete or len(there) == len(whole)
-            seen += 1
+            if len(there) > last:
+                last, seen = len(there), seen + 1
+                go_on(process)
     assert seen > 10
 
 
 def test_a_full_disk_keeps_what_was_acknowledged(whole: Trajectory, tmp_path: Path) -> None:
     path = tmp_path / "run.h5"
     with a_writer(path, str(1_200_000)) as process:
-        said, errors = process.communicate(timeout=60)
+        said, errors = process.communicate(timeout=900)
     acknowledged = [int(line) for line in said.split()]
     assert process.returncode == 1
     kept = f"{len(acknowledged)} snapshots are kept, the last at step {len(acknowledged) - 1}"
@@ -164,7 +187,7 @@ def test_a_full_disk_keeps_what_was_acknowledged(whole: Trajectory, tmp_path: Pa
 @pytest.mark.parametrize("kilobytes", [1, 20, 300, 500])
 def test_a_disk_full_from_the_start_leaves_nothing(kilobytes: int, tmp_path: Path) -> None:
     with a_writer(tmp_path / "run.h5", str(kilobytes * 1000)) as process:
-        said, errors = process.communicate(timeout=60)
+        said, errors = process.communicate(timeout=900)
     assert (process.returncode, said) == (1, "")
     assert re.match(r"refused: (no room to go on writing|cannot write) .*; (free some space|choose another)", errors)
     assert len(errors.splitlines()) == 1
@@ -177,7 +200,7 @@ def test_a_full_disk_after_a_kill_changes_nothing(whole: Trajectory, tmp_path: P
     acknowledged = killed(path, 0.1)
     before = path.read_bytes()
     with a_writer(path, "100000") as process:
-        said, errors = process.communicate(timeout=60)
+        said, errors = process.communicate(timeout=900)
     assert (process.returncode, said) == (1, "")
     assert re.match(r"refused: (no room to go on writing|cannot go on with)", errors), errors
     assert path.read_bytes() == before

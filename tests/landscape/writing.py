@@ -1,6 +1,7 @@
-"""A process that trains into a file and says what was acknowledged: `python -m tests.landscape.writing PATH [LIMIT]`.
+"""A process that trains into a file and says what was acknowledged: `python -m tests.landscape.writing PATH [HOW]`.
 
-LIMIT is the largest size in bytes that a file may have, as on a full disk.
+HOW is the largest size in bytes that a file may have, as on a full disk; or `paced`: every third step waits for a line
+on stdin.
 """
 
 from __future__ import annotations
@@ -28,14 +29,20 @@ def settings() -> tuple[Problem, Strategy, Plan]:
     return found, Independent(Optimiser("Adam", lr=0.01)), Plan(STEPS, 6, Every(1))
 
 
-def write(path: Path) -> Trajectory:
-    return record(*settings(), path, progress=lambda step: print(step, flush=True))
+def write(path: Path, paced: bool = False) -> Trajectory:
+    def acknowledged(step: int) -> None:
+        print(step, flush=True)
+        if paced and step and step % 3 == 0:
+            sys.stdin.readline()
+
+    return record(*settings(), path, progress=acknowledged)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 2:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[2]), resource.RLIM_INFINITY))
+    how = sys.argv[2] if len(sys.argv) > 2 else ""
+    if how.isdecimal():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (int(how), resource.RLIM_INFINITY))
     try:
-        write(Path(sys.argv[1]))
+        write(Path(sys.argv[1]), how == "paced")
     except LandscapeError as error:
         sys.exit(f"refused: {error}")
