@@ -25,7 +25,7 @@ from analysis.curves import CurvePlan
 from analysis.desk import Desk, named, record_hash
 from analysis.engine_choice import Chosen, chosen_engine
 from analysis.examples import training
-from analysis.normalisation import uses_statistics
+from analysis.normalisation import can_estimate
 from analysis.permutations import named_groups
 from analysis.points import Conditions
 from analysis.results import (
@@ -80,7 +80,7 @@ class _Connection:
 
     @property
     def _restated(self) -> bool:
-        return uses_statistics(self._problem)
+        return can_estimate(self._problem)
 
     def _found(self) -> list[Place]:
         """The points, and what of them is missing."""

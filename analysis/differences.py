@@ -87,7 +87,8 @@ def paired_effect(differences: Array) -> Effect:
     J removes the bias of a standardised difference (Hedges, 1981). The interval holds every delta for which the
     observed t is not in the tails of the noncentral t distribution with parameter sqrt(n) delta: exact for normal
     differences.
-    Infinite without an interval where the differences are all the same; NaN where these are two, since J(1) = 0.
+    Infinite without an interval where the differences are all the same. Two differences have no effect size and no
+    interval, NaN: J(1) = 0, nothing removes the bias there.
     """
     count = differences.shape[1]
     shift = paired(differences)
@@ -107,7 +108,8 @@ def unpaired_effect(ones: Array, others: Array) -> Effect:
 def _effect(t: Array, freedom: Array, scale: float) -> Effect:
     low, high = (noncentrality(t, freedom, share) * scale for share in (1 - ERROR_RATE / 2, ERROR_RATE / 2))
     with np.errstate(invalid="ignore"):
-        return Effect(t * scale * hedges(freedom), low, high)
+        size = np.where(freedom > 1, t * scale * hedges(freedom), np.nan)
+    return Effect(size, *(np.where(freedom > 1, end, np.nan) for end in (low, high)))
 
 
 def hedges(freedom: Array) -> Array:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from analysis.gram import centred_gram, squared_distances
+from analysis import gram, paths
 from analysis.results import DistanceMatrix, Exploration, Training
 from analysis.subspaces import run_of
 from landscape.errors import LandscapeError
@@ -47,7 +47,8 @@ def exploration(trajectory: Trajectory) -> Exploration:
 def between_last(trajectories: Sequence[Trajectory]) -> DistanceMatrix:
     """Distances between the last snapshots of several runs, on the shared parameters.
 
-    From one float64 Gram matrix of the centred rows. Cost: one pass over the rows concerned.
+    From one float64 Gram matrix of the centred rows, see `analysis.gram.distances`. Cost: one pass over the rows
+    concerned, two where some of them nearly coincide.
     """
     if not trajectories:
         raise LandscapeError("expected at least one trajectory, got none")
@@ -55,22 +56,24 @@ def between_last(trajectories: Sequence[Trajectory]) -> DistanceMatrix:
     for other in trajectories[1:]:
         trajectories[0].layout.require(other.layout, str(other.path))
     last = [_row(t, len(t) - 1) for t in trajectories]
-    gram, _ = centred_gram(last, np.full(len(last), 1 / len(last)))
     labels = tuple(t.name for t in trajectories)
-    return DistanceMatrix(
-        labels=labels, distance=np.sqrt(squared_distances(gram)), what="last snapshots, shared parameters"
-    )
+    distance = gram.distances(last, np.full(len(last), 1 / len(last)))
+    return DistanceMatrix(labels=labels, distance=distance, what="last snapshots, shared parameters")
 
 
 def between_snapshots(trajectory: Trajectory) -> DistanceMatrix:
-    """Distances between all snapshots of one run, on the shared parameters. Cost: one pass over the file."""
+    """Distances between all snapshots of one run, on the shared parameters, from the inner products of its increments:
+    neighbours keep their digits however far they have come. Cost: one pass over the file.
+    """
     _require_shared(trajectory)
-    count = len(trajectory)
-    gram, _ = centred_gram([trajectory.shared], np.full(count, 1 / count))
+    products = np.zeros((len(trajectory) - 1, len(trajectory) - 1))
+    for _, block in gram.column_blocks([trajectory.shared]):
+        moved = np.diff(block, axis=0)
+        products += moved @ moved.T
     labels = tuple(f"step {step}" for step in trajectory.steps)
     return DistanceMatrix(
         labels=labels,
-        distance=np.sqrt(squared_distances(gram)),
+        distance=np.sqrt(paths.from_increments(products)),
         what=f"snapshots of {trajectory.name}, shared parameters",
     )
 

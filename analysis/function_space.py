@@ -169,16 +169,18 @@ def _flat(prediction: Any) -> Tensor:
 
 
 class _Sums:
-    """Sums over examples, and sums of squares, of what differs: disagreement, squared predictions, squared losses."""
+    """Means over examples of what differs, disagreement, squared predictions and squared losses, and their spread, from
+    examples that come in blocks (Chan, Golub and LeVeque, 1983).
+    """
 
     def __init__(self, points: int, tasks: int) -> None:
-        self._first = np.zeros((3, tasks, points, points))
-        self._second = np.zeros_like(self._first)
+        self._mean = np.zeros((3, tasks, points, points))
+        self._square = np.zeros_like(self._mean)
         self._count = 0
 
     def add(self, rules: Sequence[Rule], seen: Sequence[tuple[list[Any], Tensor]]) -> None:
         """A block of examples, seen by all points."""
-        self._count += seen[0][1].shape[1]
+        mean, square = np.zeros_like(self._mean), np.zeros_like(self._mean)
         for i, (mine, my_losses) in enumerate(seen):
             for j, (theirs, their_losses) in enumerate(seen[:i]):
                 for t, rule in enumerate(rules):
@@ -188,14 +190,18 @@ class _Sums:
                         (my_losses[t] - their_losses[t]).square(),
                     )
                     for k, value in enumerate(values):
-                        self._first[k, t, i, j] += float(value.sum())
-                        self._second[k, t, i, j] += float(value.square().sum())
+                        mean[k, t, i, j] = middle = float(value.mean())
+                        square[k, t, i, j] = float((value - middle).square().sum())
+        count, before = seen[0][1].shape[1], self._count
+        self._count += count
+        change = mean - self._mean
+        self._mean += change * (count / self._count)
+        self._square += square + change**2 * (before * count / self._count)
 
     def parts(self) -> Iterator[tuple[Array, Array]]:
         """Means over examples and their standard errors, [T, points, points] each, symmetric."""
-        for first, second in zip(self._first, self._second, strict=True):
-            mean = first / self._count
-            spread = np.maximum(second / self._count - mean**2, 0.0) / max(self._count - 1, 1)
+        for mean, square in zip(self._mean, self._square, strict=True):
+            spread = square / self._count / max(self._count - 1, 1)
             error = np.sqrt(spread) if self._count > 1 else np.full_like(mean, np.nan)
             yield mean + mean.transpose(0, 2, 1), error + error.transpose(0, 2, 1)
 

@@ -17,7 +17,7 @@ from landscape.randomness import generator
 
 LEAST, MOST = 8, 64
 """Errors come from so many pieces of the examples, where there are so many examples."""
-COLUMNS = 1 << 16
+COLUMNS = 1 << 14
 """Parameters that are held in float64 at once."""
 NORMAL = 1.96
 
@@ -58,12 +58,11 @@ def gradients_at(near: Neighbourhood, pieces: Sequence[Tensor]) -> Gradients:
     near.gradients += len(near.problem.tasks)
     found = torch.stack([near.every_gradient(rows).to(near.problem.dtype) for rows in pieces])
     sizes = np.array([len(rows) for rows in pieces], float)
-    gram = _gram(found)
-    shares = sizes / sizes.sum()
-    norm, cosine = _norms_and_cosines(gram, shares)
+    inner = _Inner.of(found, sizes / sizes.sum())
+    norm, cosine = _norms_and_cosines(inner.whole)
     count = len(pieces)
-    without = [_norms_and_cosines(gram, _left_out(sizes, k)) for k in range(count)] if count > 1 else []
-    alone = [_norms_and_cosines(gram, np.eye(count)[k])[1] for k in range(count)]
+    without = [_norms_and_cosines(inner.without(k)) for k in range(count)] if count > 1 else []
+    alone = [_norms_and_cosines(own)[1] for own in inner.alone]
     known = np.isfinite(np.array(alone))
     low, high = _wilson((np.array(alone) < 0).sum(0), known.sum(0))
     with np.errstate(invalid="ignore", divide="ignore"):
@@ -79,30 +78,54 @@ def gradients_at(near: Neighbourhood, pieces: Sequence[Tensor]) -> Gradients:
     )
 
 
-def _gram(found: Tensor) -> Array:
-    """Inner products of the pieces' gradients [K, T, n], [K, T, K, T] in float64; NaN where one is not finite."""
-    pieces, tasks, size = found.shape
-    flat = found.reshape(-1, size)
-    total = torch.zeros(len(flat), len(flat), dtype=torch.float64, device=found.device)
-    for first in range(0, size, COLUMNS):
-        part = flat[:, first : first + COLUMNS].double()
-        total += part @ part.T
-    return np.asarray(total.cpu()).reshape(pieces, tasks, pieces, tasks)
+@dataclass(frozen=True, eq=False)
+class _Inner:
+    """Inner products between the gradients of the tasks and of their average in float64: of their mean m over all
+    examples, of every piece's own, and of the pieces' distances d_k from the mean; NaN where one is not finite.
+
+    Means are taken before they are multiplied: where pieces or tasks cancel, as near a minimum, they keep their digits.
+    """
+
+    whole: Array
+    """m'm [T + 1, T + 1]"""
+    alone: Array
+    """[K, T + 1, T + 1]"""
+    across: Array
+    """m'd_k [K, T + 1, T + 1]"""
+    apart: Array
+    """d_k'd_k [K, T + 1, T + 1]"""
+    shares: Array
+    """Of all examples [K]."""
+
+    @classmethod
+    def of(cls, found: Tensor, shares: Array) -> _Inner:
+        """Of gradients [K, T, n]."""
+        pieces, rows, size = len(found), found.shape[1] + 1, found.shape[2]
+        weights = torch.as_tensor(shares, device=found.device)
+        sums = torch.zeros(4, pieces, rows, rows, dtype=torch.float64, device=found.device)
+        for first in range(0, size, COLUMNS):
+            own = found[:, :, first : first + COLUMNS].double()
+            own = torch.cat([own, own.mean(1, keepdim=True)], 1)
+            mean = torch.tensordot(weights, own, 1)
+            apart = own - mean
+            pairs = ((mean[None], mean[None]), (own, own), (mean[None], apart), (apart, apart))
+            for k, (one, other) in enumerate(pairs):
+                sums[k] += one @ other.mT
+        whole, alone, across, distances = np.asarray(sums.cpu())
+        return cls(whole[0], alone, across, distances, shares)
+
+    def without(self, piece: int) -> Array:
+        """Of the mean over all pieces but one, m - s / (1 - s) d_k, with the share s of piece k."""
+        share = self.shares[piece] / (1 - self.shares[piece])
+        mixed = self.across[piece] + self.across[piece].T
+        return np.asarray(self.whole - share * mixed + share**2 * self.apart[piece])
 
 
-def _left_out(sizes: Array, piece: int) -> Array:
-    kept = np.where(np.arange(len(sizes)) == piece, 0.0, sizes)
-    return np.asarray(kept / kept.sum())
-
-
-def _norms_and_cosines(gram: Array, shares: Array) -> tuple[Array, Array]:
-    """Of sum_k share_k m_k over the pieces with a share, m_k their mean gradients: norms [T + 1] and cosines."""
-    there = np.flatnonzero(shares)
-    part, weights = gram[there][:, :, there], shares[there]
-    inner = np.einsum("k,katb,t->ab", weights, part, weights)
-    squares = np.append(np.diag(inner), inner.mean())
+def _norms_and_cosines(inner: Array) -> tuple[Array, Array]:
+    """Norms [T + 1] and cosines of every two tasks, from inner products [T + 1, T + 1]."""
+    squares = np.diag(inner)
     norm = np.sqrt(np.where(np.isnan(squares), np.nan, np.maximum(squares, 0.0)))
-    pairs = list(combinations(range(len(inner)), 2))
+    pairs = list(combinations(range(len(inner) - 1), 2))
     with np.errstate(invalid="ignore", divide="ignore"):
         cosine = [np.clip(inner[a, b] / (norm[a] * norm[b]), -1, 1) for a, b in pairs]
     return norm, np.array(cosine)

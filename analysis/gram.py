@@ -13,6 +13,9 @@ from landscape.trajectory import Rows
 COLUMNS = 1 << 18
 """Columns read at once, the width of a stored chunk: memory is bounded by snapshots x COLUMNS x 8 bytes."""
 
+CLOSE = 1e-6
+"""Squared distances below this share of those from the centre have lost more than six of their sixteen digits."""
+
 
 def column_blocks(arrays: Sequence[Rows]) -> Iterator[tuple[slice, Array]]:
     """The rows of all arrays stacked, [S_1 + S_2 + ..., columns] in float64, block by block over the columns."""
@@ -45,6 +48,32 @@ def squared_distances(gram: Array) -> Array:
     diagonal = np.diag(gram)
     squares: Array = np.maximum(diagonal[:, None] + diagonal[None, :] - 2 * gram, 0.0)
     return squares
+
+
+def distances(arrays: Sequence[Rows], weights: Array, centre: Callable[[Array], Array] | None = None) -> Array:
+    """||theta_i - theta_j|| between all rows, from their centred Gram matrix; see `apart`."""
+    gram, _ = centred_gram(arrays, weights, centre)
+    first, second = np.triu_indices(len(gram), 1)
+    found = np.zeros(gram.shape)
+    found[first, second] = found[second, first] = np.sqrt(apart(gram, arrays, first, second))
+    return found
+
+
+def apart(gram: Array, arrays: Sequence[Rows], first: Array, second: Array) -> Array:
+    """||theta_i - theta_j||^2 of some pairs of rows, from the centred Gram matrix of all.
+
+    Pairs that lie so close together, set against their distance from the centre, that this loses their digits are
+    subtracted. Cost: another pass over the files where there are such pairs.
+    """
+    squares, diagonal = squared_distances(gram)[first, second], np.diag(gram)
+    with np.errstate(invalid="ignore"):
+        near = np.flatnonzero(squares < CLOSE * (diagonal[first] + diagonal[second]))
+    if len(near):
+        found = np.zeros(len(near))
+        for _, block in column_blocks(arrays):
+            found += [np.square(block[first[k]] - block[second[k]]).sum() for k in near]
+        squares[near] = found
+    return np.asarray(squares)
 
 
 def require_finite(gram: Array) -> None:

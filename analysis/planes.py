@@ -10,7 +10,7 @@ import numpy as np
 
 from analysis.gram import centred_gram, column_blocks, require_finite
 from analysis.heads import CentreHeads, PlaneHeads
-from analysis.results import Array, Plane, Shadow
+from analysis.results import Array, Plane, Shadow, handed_over
 from analysis.subsets import Everything, Subset
 from analysis.subspaces import Beside, Frame, Place, beside, build, require_layout, require_one_layout, run_of
 from landscape.errors import LandscapeError
@@ -103,8 +103,8 @@ def principal(
     words = f"principal plane of {len(trajectories)} runs ({len(weights)} snapshots), runs weighted equally"
     return build(
         Plane,
-        Frame(origin, np.asarray(buffers), layout, subset, heads),
-        directions,
+        Frame(handed_over(origin), np.asarray(buffers), layout, subset, heads),
+        handed_over(directions),
         f"{words}, centred on {centre.words}",
         explained=values[:2] / values.sum(),
         axes=("first principal axis", "second principal axis"),

@@ -8,8 +8,8 @@ from itertools import combinations, pairwise
 
 import numpy as np
 
+from analysis import gram
 from analysis.alignment import Aligner
-from analysis.gram import centred_gram, squared_distances
 from analysis.results import Array, PointDistances, Separation
 from analysis.routes import Point, name_of
 from analysis.subsets import Shared, Subset
@@ -48,9 +48,9 @@ def distances(
 ) -> PointDistances:
     """Distances between snapshots of several runs, whatever their strategies, seeds and steps.
 
-    From one float64 Gram matrix of the centred rows: one pass over the rows concerned. Distances to a snapshot that is
-    not finite are NaN. With an aligner also after
-    matching hidden units, each pair by itself: two rows read and one matching a pair; `told` hears of each.
+    From one float64 Gram matrix of the centred rows, see `analysis.gram.distances`: one pass over the rows concerned,
+    two where some of them nearly coincide. Distances to a snapshot that is not finite are NaN. With an aligner also
+    after matching hidden units, each pair by itself: two rows read and one matching a pair; `told` hears of each.
 
     Raises:
         LandscapeError: no place, runs of different models, or nothing in the subset.
@@ -59,9 +59,8 @@ def distances(
     spans = subset.spans(places[0].run.layout)
     rows = [_row(place, spans) for place in places]
     with np.errstate(invalid="ignore", over="ignore"):
-        gram, _ = centred_gram(rows, np.zeros(0), _finite_mean)
-        distance = np.sqrt(squared_distances(gram))
-    aligned = np.full(gram.shape, np.nan)
+        distance = gram.distances(rows, np.zeros(0), _finite_mean)
+    aligned = np.full(distance.shape, np.nan)
     if aligner is not None:
         np.fill_diagonal(aligned, 0.0)
         for i, j in combinations(range(len(places)), 2):
@@ -151,28 +150,31 @@ def separation(
     spans = subset.spans(runs[0].layout)
     arrays = [run.part(spans) for run in runs]
     with np.errstate(invalid="ignore", over="ignore"):
-        gram, _ = centred_gram(arrays, np.zeros(0), lambda block: np.asarray(block[0]))
+        products, _ = gram.centred_gram(arrays, np.zeros(0), lambda block: np.asarray(block[0]))
     cuts = np.cumsum([0, *(len(run) for run in runs)])
     of = [slice(int(a), int(b)) for a, b in pairwise(cuts)]
     size = arrays[0].shape[1]
     found = []
     for i, j in combinations(range(len(runs)), 2):
-        found.append(_pair((runs[i], runs[j]), gram, (of[i], of[j]), (subset, size, parting)))
+        steps, mine, theirs = np.intersect1d(runs[i].steps, runs[j].steps, return_indices=True)
+        with np.errstate(invalid="ignore", over="ignore"):
+            distance = np.sqrt(gram.apart(products, arrays, mine + of[i].start, theirs + of[j].start))
+        nets = np.sqrt(np.maximum(np.diag(products), 0.0))
+        apart = (steps, distance, nets[of[i]][mine], nets[of[j]][theirs])
+        cosines = _cosines(products, (of[i], of[j]), parting.directions)
+        found.append(_pair((runs[i], runs[j]), apart, cosines, (subset, size, parting)))
     return tuple(found)
 
 
 def _pair(
     runs: tuple[Trajectory, Trajectory],
-    gram: Array,
-    of: tuple[slice, slice],
+    apart: tuple[Array, Array, Array, Array],
+    cosines: Array,
     choices: tuple[Subset, int, Parting],
 ) -> Separation:
+    """From the common steps, the distances and the nets of both runs there, and the cosines of principal angles."""
     subset, size, parting = choices
-    steps, mine, theirs = np.intersect1d(runs[0].steps, runs[1].steps, return_indices=True)
-    first, second = mine + of[0].start, theirs + of[1].start
-    squares = np.diag(gram)
-    apart = squares[first] + squares[second] - 2 * gram[first, second]
-    cosines = _cosines(gram, of, parting.directions)
+    steps, distance, first_net, second_net = apart
     null = random_cosines(size, len(cosines), DRAWS, parting.seed)
     overlaps = (null**2).mean(1) if len(cosines) else np.full(1, np.nan)
     record = Separation(
@@ -180,9 +182,9 @@ def _pair(
         second=run_of(runs[1]),
         subset=subset.label,
         steps=steps,
-        distance=np.sqrt(np.maximum(apart, 0.0)),
-        first_net=np.sqrt(np.maximum(squares[first], 0.0)),
-        second_net=np.sqrt(np.maximum(squares[second], 0.0)),
+        distance=distance,
+        first_net=first_net,
+        second_net=second_net,
         threshold=parting.threshold,
         parted=-1,
         angles=_degrees(cosines),

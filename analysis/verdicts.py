@@ -6,28 +6,34 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from analysis.results import FEW, FEWEST_SEEDS, LARGER, SMALLER, UNCORRECTED, UNDECIDED, UNKNOWN, Contrast
+from analysis.results import FEW, FEWEST_SEEDS, LARGER, SMALLER, UNCORRECTED, UNDECIDED, UNKNOWN, Contrast, measure_name
 
-WORDS = (
-    ("net", "wider", "narrower"),
-    ("gyration", "wider", "narrower"),
-    ("path", "longer", "shorter"),
-    ("ratio", "more winding", "straighter"),
-    ("speed", "faster", "slower"),
-    ("volume", "larger", "smaller"),
-    ("dimension", "of more dimensions", "of fewer dimensions"),
-)
-"""What a larger and a smaller value are called, by what stands in a measure's name; the first that fits counts."""
+WORDS = {
+    "net": ("wider", "narrower"),
+    "to_end": ("farther from its end", "closer to its end"),
+    "path_snapshots": ("longer", "shorter"),
+    "path_steps": ("longer", "shorter"),
+    "path_updates": ("longer", "shorter"),
+    "ratio": ("more winding", "straighter"),
+    "speed_steps": ("faster", "slower"),
+    "speed_updates": ("faster", "slower"),
+    "turning": ("turning more sharply", "turning less sharply"),
+    "exponent": ("more directed", "more diffusive"),
+    "radius": ("wider", "narrower"),
+    "dimension": ("of more dimensions", "of fewer dimensions"),
+    "volume": ("larger", "smaller"),
+}
+"""What a larger and a smaller value of a measure is called."""
 
 
 def words(measure: str) -> tuple[str, str]:
     """What a larger and a smaller value of a measure are called: `wider` and `narrower` of a net distance."""
-    return next(((more, less) for part, more, less in WORDS if part in measure), ("larger", "smaller"))
+    return WORDS.get(measure, ("larger", "smaller"))
 
 
 def verdict(contrast: Contrast, measure: int) -> str:
     """One sentence on a measure, by its number: where the strategy has more and where not, with every interval."""
-    name = f"{contrast.measures[measure].replace('_', ' ')} of {contrast.subset} ({contrast.form})"
+    name = f"{measure_name(contrast.measures[measure])} of {contrast.subset} ({contrast.form})"
     outcomes = [contrast.outcome(measure, k) for k in range(len(contrast.budgets))]
     asked = [outcome for outcome in outcomes if outcome != UNKNOWN]
     if not asked:

@@ -145,14 +145,15 @@ def _write(made: dict[str, Any], folder: Path, kind: str) -> None:
 
 def _say(found: Any) -> None:
     """For people: the runs, then every verdict in a sentence with its numbers."""
+    from analysis.results import measure_name
     from cli.console import show
-    from figures.exploration_tables import movement_table, readable, walk_counts
+    from figures.exploration_tables import movement_table, walk_counts
 
     about = dict.fromkeys((moved.movement.subset, moved.movement.form) for moved in found.moved)
     for subset, form in about:
         group = [m.movement for m in found.moved if (m.movement.subset, m.movement.form) == (subset, form)]
         made = movement_table(group)
-        kept = [0, *(k for k, name in enumerate(made.head) if name in [readable(shown) for shown in SHOWN])]
+        kept = [0, *(k for k, name in enumerate(made.head) if name in [measure_name(shown) for shown in SHOWN])]
         rows = [[row[k].text for k in kept] for row in made.rows]
         show(f"Exploration of {subset} ({form})", [made.head[k] for k in kept], rows)
         for note in dict.fromkeys(moved.notes for moved in group if moved.notes):

@@ -16,6 +16,7 @@ from analysis.results import (
     BesideWalk,
     Contrast,
     Movement,
+    measure_name,
 )
 from figures.tables import MINUS, Cell, Table, number, table
 
@@ -38,7 +39,7 @@ def movement_table(movements: Sequence[Movement]) -> Table:
         [m.run.name, m.subset, m.form, *(_number(end.get(name, np.nan)) for name in kept)]
         for m, end in zip(movements, ends, strict=True)
     ]
-    return table("Exploration at the end", ("run", "parameters", "form", *map(readable, kept)), rows)
+    return table("Exploration at the end", ("run", "parameters", "form", *map(measure_name, kept)), rows)
 
 
 def contrast_table(contrasts: Sequence[Contrast]) -> Table:
@@ -66,7 +67,7 @@ def verdict_table(contrasts: Sequence[Contrast], measures: Sequence[str] = ()) -
     budgets = tuple(dict.fromkeys(budget for c in contrasts for budget in c.budgets))
     rows: list[list[Cell | str]] = [
         [
-            Cell(f"{c.strategy} against {c.baseline}", f"{readable(measure)} of {c.subset}, {c.form}"),
+            Cell(f"{c.strategy} against {c.baseline}", f"{measure_name(measure)} of {c.subset}, {c.form}"),
             *(_outcome(c, m, budget) for budget in budgets),
         ]
         for c in contrasts
@@ -84,7 +85,7 @@ def verdict_table(contrasts: Sequence[Contrast], measures: Sequence[str] = ()) -
 def words_table(contrasts: Sequence[Contrast]) -> Table:
     """Every verdict in words, and what each pair of strategies rests on."""
     rows: list[list[Cell | str]] = [
-        [readable(measure), Cell(c.verdicts[m], tone="words")]
+        [measure_name(measure), Cell(c.verdicts[m], tone="words")]
         for c in contrasts
         for m, measure in enumerate(c.measures)
     ]
@@ -101,7 +102,9 @@ def walk_counts(walks: Sequence[BesideWalk]) -> Table:
         for key in keys
     ]
     note = "Runs beyond 97.5 % of random walks with their step lengths in as many dimensions, above or below."
-    return table("Runs beyond random walks", ("strategy", "parameters", "form", *map(readable, measures)), rows, note)
+    return table(
+        "Runs beyond random walks", ("strategy", "parameters", "form", *map(measure_name, measures)), rows, note
+    )
 
 
 def _beyond(walks: Sequence[BesideWalk], measure: str) -> str:
@@ -126,14 +129,7 @@ def walk_table(walks: Sequence[BesideWalk]) -> Table:
         f"and the share of walks ({' to '.join(map(str, dict.fromkeys((*counts[:1], *counts[-1:]))))} drawn) that go "
         "at least as far to the run's side of it."
     )
-    return table("Beside random walks", ("run", "parameters", "form", *map(readable, measures)), rows, note)
-
-
-def readable(measure: str) -> str:
-    """A measure's name in words."""
-    return {"net": "net distance", "to_end": "distance to the end", "radius": "radius of gyration"}.get(
-        measure, measure.replace("_", " ")
-    )
+    return table("Beside random walks", ("run", "parameters", "form", *map(measure_name, measures)), rows, note)
 
 
 def _outcome(c: Contrast, measure: int, budget: str) -> Cell:

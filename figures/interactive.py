@@ -67,7 +67,13 @@ def _domain(box: Box, height: float) -> dict[str, list[float]]:
 def _bar_place(box: Box, height: float) -> dict[str, Any]:
     domain = _domain(box, height)
     low, high = domain["y"]
+    bar = box.bar or Axis("")
     return {
+        "tickmode": "array",
+        "tickvals": list(bar.ticks),
+        "ticktext": [plain(text) for text in bar.texts],
+        "title": {"text": plain(bar.label), "side": "right", "font": {"size": style.SCREEN_TEXT}},
+        "tickfont": {"size": style.SCREEN_TEXT - 1},
         "x": domain["x"][1] + 0.004,
         "xanchor": "left",
         "y": (low + high) / 2,

@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
+import numpy as np
+
 from analysis.results import Array, Record
 from figures.style import Look
 
@@ -149,7 +151,11 @@ Mark: TypeAlias = Line | Points | Segments | Band | Contours | Relief | Path | C
 
 @dataclass(frozen=True)
 class Panel:
-    """Axes with marks, drawn in their order."""
+    """Axes with marks, drawn in their order.
+
+    Where a line has one point alone, as at one snapshot, or a grid a point that is in no whole cell, a marker shows it;
+    a band, or a level, that begins and ends at the same x reaches half a unit to both sides.
+    """
 
     title: str
     x: Axis
@@ -159,6 +165,87 @@ class Panel:
     """The third axis, of a panel in three dimensions."""
     aspect: float | None = None
     """Length on paper of one unit of y over that of x; None fills the space there is."""
+
+    def __post_init__(self) -> None:
+        wide = tuple(_widened(mark) for mark in self.marks)
+        shown: list[Mark] = []
+        for mark in wide:
+            dots = _dots(mark, wide, self.x.scale)
+            shown += [mark, *(dot for dot in dots if not any(dot == other for other in wide))]
+        object.__setattr__(self, "marks", tuple(shown))
+
+
+ALONE, SQUARE = 3.4, 5.0
+"""Diameter of the marker of a point that stands alone: of a line, and of a grid; in points."""
+
+
+def lone(z: Array) -> Array:
+    """Which points of a grid [y, x] are finite and are in no cell whose four corners are: no contour reaches them."""
+    there = np.isfinite(z)
+    whole = there[:-1, :-1] & there[:-1, 1:] & there[1:, :-1] & there[1:, 1:]
+    reached = np.zeros(there.shape, bool)
+    for j in (slice(None, -1), slice(1, None)):
+        for i in (slice(None, -1), slice(1, None)):
+            reached[j, i] |= whole
+    return np.asarray(there & ~reached)
+
+
+def _dots(mark: Mark, others: tuple[Mark, ...], scale: Scale) -> tuple[Mark, ...]:
+    """What shows the points of a mark that stand alone."""
+    if isinstance(mark, Contours) and mark.colours:
+        return _squares(mark)
+    if isinstance(mark, Relief):
+        look = Look("#000000", marker="circle", size=ALONE)
+        return tuple(Path(mark.x[[i]], mark.y[[j]], mark.z[j, [i]], look) for j, i in np.argwhere(lone(mark.z)))
+    return _alone(mark, others, scale) if isinstance(mark, Line) else ()
+
+
+def _squares(mark: Contours) -> tuple[Mark, ...]:
+    """Squares in the colours of the bands, one mark a band."""
+    j, i = np.nonzero(lone(mark.z))
+    band = np.clip(np.searchsorted(mark.levels, mark.z[j, i], "right") - 1, 0, len(mark.colours) - 1)
+    marks = []
+    for k in np.unique(band):
+        rows, columns = j[band == k], i[band == k]
+        told = (Column(mark.bar.label or "value", mark.measured[rows, columns]),)
+        look = Look(mark.colours[k], marker="square", size=SQUARE)
+        marks.append(Points(mark.x[columns], mark.y[rows], np.full(rows.size, SQUARE), look, "", told))
+    return tuple(marks)
+
+
+def _widened(mark: Mark) -> Mark:
+    """A band, or a level line, without any extent in x as one that has some."""
+    if isinstance(mark, Band) and mark.x.size and mark.x.min() == mark.x.max():
+        low, high = np.full(2, mark.low.min()), np.full(2, mark.high.max())
+        return replace(mark, x=mark.x[0] + np.array([-0.5, 0.5]), low=low, high=high)
+    if isinstance(mark, Line) and not mark.hover and mark.x.size == 2 and np.ptp([mark.x, mark.y], axis=1).max() == 0:
+        return replace(mark, x=mark.x + np.array([-0.5, 0.5]))
+    return mark
+
+
+def _alone(mark: Line, others: tuple[Mark, ...], scale: Scale) -> tuple[Mark, ...]:
+    """What shows the points of a line that have no neighbour to be joined with, unless they have a marker already: a
+    marker, or, of the one point of a line whose look has none, a level half a unit to both sides.
+    """
+    there = np.isfinite(np.asarray(mark.x, float)) & np.isfinite(np.asarray(mark.y, float))
+    joined = there[:-1] & there[1:]
+    alone = there & ~np.append(joined, False) & ~np.append(False, joined)
+    shown = {
+        place
+        for other in others
+        if isinstance(other, Points) and other.group == mark.group
+        for place in zip(other.x.tolist(), other.y.tolist(), strict=True)
+    }
+    kept = [k for k in np.flatnonzero(alone) if (mark.x[k].item(), mark.y[k].item()) not in shown]
+    if not kept:
+        return ()
+    if there.sum() == 1 and scale == "linear" and not mark.look.marker:
+        both = np.repeat(kept, 2)
+        hover = tuple(Column(column.name, column.values[both]) for column in mark.hover)
+        return (Line(mark.x[both] + np.array([-0.5, 0.5]), mark.y[both], mark.look, mark.group, hover),)
+    look = mark.look.but(marker=mark.look.marker or "circle", dash="solid")
+    hover = tuple(Column(column.name, column.values[kept]) for column in mark.hover)
+    return (Points(mark.x[kept], mark.y[kept], np.full(len(kept), ALONE), look, mark.group, hover),)
 
 
 @dataclass(frozen=True)

@@ -24,15 +24,27 @@ class Figure:
     title: str
     caption: str
     json: Markup
+    height: int
+    """Of the interactive figure in pixels, kept free on the page so that links lead to their places from the start."""
     picture: str
     """The static figure as a data URL."""
+    size: tuple[int, int]
+    """Its width and height, in pixels."""
 
 
 def figure(name: str, scene: Scene) -> Figure:
     """Draw a scene with both renderers."""
     picture = base64.b64encode(static.render(scene.bare(), ".svg", style.SCREEN_DPI)).decode()
-    json = _in_script(interactive.figure(scene).to_json())
-    return Figure(name, scene.title, scene.caption, json, f"data:image/svg+xml;base64,{picture}")
+    drawn, size = interactive.figure(scene), static.size(scene.bare())
+    return Figure(
+        name,
+        scene.title,
+        scene.caption,
+        _in_script(drawn.to_json()),
+        int(drawn.layout.height),
+        f"data:image/svg+xml;base64,{picture}",
+        (round(style.PIXELS_PER_MM * size[0]), round(style.PIXELS_PER_MM * size[1])),
+    )
 
 
 def render(scene: Scene, _suffix: str = ".html") -> bytes:

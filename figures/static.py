@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import NullFormatter
 
 from figures import style
-from figures.layout import CHARACTER, Box, plan, upright
+from figures.layout import BOLD, CHARACTER, Box, plan, shortened, upright
 from figures.marks import Axis, Contours, Scene
 from figures.painting import COLOURS, DASHES, marker, paint, stroke
 from figures.style import Look
@@ -80,6 +80,11 @@ def render(scene: Scene, suffix: str, dpi: int = style.DPI) -> bytes:
         return stream.getvalue()
 
 
+def size(scene: Scene) -> tuple[float, float]:
+    """Width and height of the whole figure in mm."""
+    return style.WIDTH, _frame(scene, plan(scene).height).height
+
+
 def figure(scene: Scene) -> Figure:
     """The scene as a matplotlib figure, sized in mm; draw it inside the style's settings, as `render` does."""
     placed = plan(scene)
@@ -119,7 +124,8 @@ def _words(canvas: Figure, scene: Scene, frame: Frame) -> None:
     left = 2.0 / style.WIDTH
     size = style.TEXT
     if scene.title:
-        canvas.text(left, 1 - 2.0 / frame.height, scene.title, size=size + 2, weight="bold", va="top")
+        title = shortened(scene.title, int((style.WIDTH - 4.0) / (BOLD * 1.1)))
+        canvas.text(left, 1 - 2.0 / frame.height, title, size=size + 2, weight="bold", va="top")
     if frame.caption:
         canvas.text(left, 1.5 / frame.height, frame.caption, size=size - 0.5, va="bottom", linespacing=1.3)
     if scene.legend:
@@ -173,7 +179,7 @@ def _axes_flat(canvas: Figure, place: tuple[float, float, float, float], box: Bo
         axes.spines[side].set_visible(box.panel.aspect is not None)
     _axis(box.panel.x, axes.xaxis, axes.set_xlim, axes.set_xscale)
     _axis(box.panel.y, axes.yaxis, axes.set_ylim, axes.set_yscale)
-    if upright(box.panel.x):
+    if upright(box.panel.x, box.width):
         axes.tick_params(axis="x", labelrotation=90)
     if box.panel.aspect is not None:
         axes.set_aspect(box.panel.aspect)

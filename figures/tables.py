@@ -271,7 +271,7 @@ def _near(search: RateSearch) -> tuple[float, ...]:
     return tuple(
         float(r)
         for r, loss in zip(search.rates, search.losses, strict=True)
-        if r != search.chosen and loss <= best * (1 + NEAR)
+        if r != search.chosen and loss <= best + NEAR * abs(best)
     )
 
 

@@ -22,7 +22,7 @@ SOLID_MARKERS = {"circle": "circle", "square": "square", "diamond": "diamond"}
 
 @dataclass(frozen=True)
 class Place:
-    """Where a mark goes: the axes' names in traces (`x2`, `y2`, or `scene2`), and the position of the colour bar."""
+    """Where a mark goes: the axes' names in traces (`x2`, `y2`, or `scene2`), and the colour bar."""
 
     number: int
     bar: dict[str, Any]
@@ -43,17 +43,6 @@ class Place:
 def plain(text: str) -> str:
     """Text that plotly shows as it is: neither its subset of HTML, nor its templates, nor TeX is read into it."""
     return escape(text, quote=False).replace("%{", "&#37;{").replace("$", "&#36;")
-
-
-def _colour_bar(axis: Axis, place: Place) -> dict[str, Any]:
-    return {
-        **place.bar,
-        "tickmode": "array",
-        "tickvals": list(axis.ticks),
-        "ticktext": [plain(text) for text in axis.texts],
-        "title": {"text": plain(axis.label), "side": "right", "font": {"size": style.SCREEN_TEXT}},
-        "tickfont": {"size": style.SCREEN_TEXT - 1},
-    }
 
 
 def _scale() -> list[list[Any]]:
@@ -178,7 +167,7 @@ def _(mark: Contours, place: Place) -> list[dict[str, Any]]:
             "colorscale": [[float(stop), colour] for stop, colour in zip(stops, colours, strict=True)],
             "line": {"width": 0.5, "color": "rgba(255,255,255,0.45)"},
             "connectgaps": False,
-            "colorbar": _colour_bar(mark.bar, place),
+            "colorbar": place.bar,
             "hovertemplate": _grid_hover(mark.bar),
             **place.flat,
         }
@@ -231,7 +220,7 @@ def _(mark: Cells, place: Place) -> list[dict[str, Any]]:
         "colorscale": _scale(),
         "xgap": 1,
         "ygap": 1,
-        "colorbar": _colour_bar(mark.bar, place),
+        "colorbar": place.bar,
         "hovertemplate": "row %{y}, column %{x}: %{z:.4g}<extra></extra>",
     }
     written = {"text": mark.texts, "texttemplate": "%{text}"} if mark.texts else {}

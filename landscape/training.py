@@ -149,7 +149,7 @@ def _snapshot(
     precise = torch.float64 if problem.dtype == torch.float64 else torch.float32
     return Snapshot(
         **vars(counters),
-        theta=theta.detach().to("cpu", precise, copy=True).numpy(),
+        theta=theta.detach().to("cpu", precise).numpy(),
         buffers=buffers.cpu().numpy(),
         losses=means.losses.cpu().numpy(),
         metrics=means.metrics.cpu().numpy(),

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -108,8 +108,31 @@ def _first_difference(a: Layout, b: Layout) -> str:
     return ""
 
 
+class _Frozen:
+    """Arrays are copied in and are read-only; one that nobody can write to any more is taken as it is."""
+
+    def __post_init__(self) -> None:
+        for spec in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, spec.name)
+            if isinstance(value, np.ndarray):
+                object.__setattr__(self, spec.name, _frozen(value))
+
+
+def _frozen(array: Array) -> Array:
+    if not _immutable(array):
+        array = array.copy()
+        array.setflags(write=False)
+    return array.view()
+
+
+def _immutable(array: Any) -> bool:
+    if not isinstance(array, np.ndarray) or array.flags.writeable:
+        return False
+    return array.base is None or _immutable(array.base)
+
+
 @dataclass(frozen=True, eq=False)
-class History:
+class History(_Frozen):
     """What every step since the previous snapshot left behind; N rows."""
 
     step: Array
@@ -126,7 +149,7 @@ class History:
 
 
 @dataclass(frozen=True, eq=False)
-class Snapshot:
+class Snapshot(_Frozen):
     """The state of a run after `step` steps."""
 
     step: int
@@ -258,7 +281,7 @@ class Sketch:
 
 
 @dataclass(frozen=True, eq=False)
-class Trajectory:
+class Trajectory(_Frozen):
     """The snapshots of one run, as they were in its file when it was opened; large arrays are read by slices."""
 
     path: Path

@@ -6,7 +6,7 @@ A record never changes a measured value: logarithms, clipping and smoothing happ
 
 from analysis.results.agreement import TaskAgreement
 from analysis.results.alternation import HELPS, HURTS, Alternation
-from analysis.results.base import AVERAGE, Array, Check, Estimate, Record, Run
+from analysis.results.base import AVERAGE, Array, Check, Estimate, Record, Run, handed_over
 from analysis.results.comparison import (
     ERROR_RATE,
     FAIR_BUDGETS,
@@ -32,7 +32,7 @@ from analysis.results.curvature import Eigenpairs, EigenvalueHistory
 from analysis.results.densities import Curve, Density, Moments, SpectrumSummary, Traces
 from analysis.results.exploration import BUDGETS, Comparison, DistanceMatrix, Exploration
 from analysis.results.krylov import EigenvalueIntervals, LanczosState
-from analysis.results.movement import LOSS, Displacements, Movement, WalkNull
+from analysis.results.movement import LOSS, MEASURE_NAMES, Displacements, Movement, WalkNull, measure_name
 from analysis.results.planes import Faithfulness, Feet, Line, Plane, PlaneStability, Shadow, Subspace
 from analysis.results.surfaces import (
     ConflictMap,
@@ -58,6 +58,7 @@ __all__ = [
     "HURTS",
     "LARGER",
     "LOSS",
+    "MEASURE_NAMES",
     "SMALLER",
     "UNCORRECTED",
     "UNDECIDED",
@@ -112,4 +113,6 @@ __all__ = [
     "Training",
     "Values",
     "WalkNull",
+    "handed_over",
+    "measure_name",
 ]

@@ -31,7 +31,11 @@ def names(dim: str) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class Record:
-    """Base of all records: two are equal when every field is, arrays bit by bit (NaN equals NaN)."""
+    """Base of all records: two are equal when every field is, arrays bit by bit (NaN equals NaN).
+
+    Arrays are copied in and are read-only. One that nobody can write to any more is taken as it is: that of another
+    record, or one that its maker handed over, see `handed_over`.
+    """
 
     def __eq__(self, other: object) -> bool:
         if type(other) is not type(self):
@@ -42,8 +46,9 @@ class Record:
 
     def __post_init__(self) -> None:
         sizes: dict[str, int] = {}
-        for spec, array in self.arrays():
-            dims = spec.metadata["dims"]
+        for spec, given in self.arrays():
+            dims, array = spec.metadata["dims"], frozen(given)
+            object.__setattr__(self, spec.name, array)
             if array.ndim != len(dims):
                 raise ValueError(f"{type(self).__name__}.{spec.name} needs dimensions {dims}, got shape {array.shape}")
             for dim, size in zip(dims, array.shape, strict=True):
@@ -51,9 +56,10 @@ class Record:
                     raise ValueError(
                         f"{type(self).__name__}.{spec.name} has {size} entries along {dim!r}, others have {sizes[dim]}"
                     )
-            array.setflags(write=False)
         for spec in fields(self):
             dim = spec.metadata.get("labels")
+            if dim is not None:
+                object.__setattr__(self, spec.name, tuple(getattr(self, spec.name)))
             if dim is not None and len(getattr(self, spec.name)) != sizes.get(dim, 0):
                 raise ValueError(
                     f"{type(self).__name__}.{spec.name} has {len(getattr(self, spec.name))} labels along {dim!r}, "
@@ -64,11 +70,26 @@ class Record:
         """The array fields with their values."""
         for spec in fields(self):
             if "dims" in spec.metadata:
-                value = np.asarray(getattr(self, spec.name))
-                if value is getattr(self, spec.name):
-                    value = value.view()
-                object.__setattr__(self, spec.name, value)
-                yield spec, value
+                yield spec, np.asarray(getattr(self, spec.name))
+
+
+def frozen(array: Array) -> Array:
+    """A read-only view of a copy; of the array itself where neither it nor what it is a view of can be written to."""
+    if not _immutable(array):
+        array = handed_over(array.copy())
+    return array.view()
+
+
+def handed_over(array: Array) -> Array:
+    """The same array, read-only from now on: a record takes it without a copy. For who has just made a large one."""
+    array.setflags(write=False)
+    return array
+
+
+def _immutable(array: Any) -> bool:
+    if not isinstance(array, np.ndarray) or array.flags.writeable:
+        return False
+    return array.base is None or _immutable(array.base)
 
 
 def _same(a: Any, b: Any) -> bool:

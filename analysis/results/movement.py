@@ -18,6 +18,29 @@ def _none(dim: str, units: str) -> Array:
     return found
 
 
+MEASURE_NAMES = {
+    "net": "net distance",
+    "to_end": "distance to the end",
+    "path_snapshots": "path over snapshots",
+    "path_steps": "path over steps",
+    "path_updates": "path over updates",
+    "ratio": "path / net",
+    "speed_steps": "speed per step",
+    "speed_updates": "speed per update",
+    "turning": "mean turning angle",
+    "exponent": "exponent",
+    "radius": "radius of gyration",
+    "dimension": "effective dimension",
+    "volume": "log-volume",
+}
+"""What the measures of a movement are called in figures, tables and verdicts."""
+
+
+def measure_name(measure: str) -> str:
+    """A measure's name in words."""
+    return MEASURE_NAMES.get(measure, measure.replace("_", " "))
+
+
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Movement(Record):
     """Measures of one run on one subset of the parameters in one form, each as a function of the snapshot reached.

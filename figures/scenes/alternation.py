@@ -155,8 +155,14 @@ def zero_line(records: Sequence[Alternation]) -> tuple[Mark, ...]:
     steps = finite([record.steps for record in records])
     if not steps.size:
         return ()
-    zero = np.zeros(1)
-    return (Segments(zero + steps.min(), zero, zero + steps.max(), zero, GUIDE),)
+    zero, (first, last) = np.zeros(1), ends_of(steps)
+    return (Segments(zero + first, zero, zero + last, zero, GUIDE),)
+
+
+def ends_of(steps: Array) -> tuple[float, float]:
+    """The first and the last step; of one step, half a step to both sides."""
+    half = 0.5 * float(steps.min() == steps.max())
+    return float(steps.min()) - half, float(steps.max()) + half
 
 
 def _told(record: Alternation, known: Array, k: int) -> tuple[Column, ...]:
@@ -217,7 +223,10 @@ def _relative(name: str, records: Sequence[Alternation], looks: dict[str, Look])
         values.append(y)
     steps = finite([record.steps for record in records])
     one = np.ones(1)
-    guide = (Segments(one * steps.min(), one, one * steps.max(), one, GUIDE),) if steps.size else ()
+    guide: tuple[Mark, ...] = ()
+    if steps.size:
+        first, last = ends_of(steps)
+        guide = (Segments(one * first, one, one * last, one, GUIDE),)
     return Panel(_title(name), Axis("step"), log_axis("relative remainder", *values), (*guide, *marks))
 
 

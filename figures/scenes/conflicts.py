@@ -10,12 +10,12 @@ import numpy as np
 
 from analysis.results import Array, ConflictMap, Shadow, Surface
 from figures import style
-from figures.marks import Axis, Contours, Key, Mark, Panel, Points, Scene, Segments, grid
+from figures.marks import Axis, Contours, Key, Line, Mark, Panel, Points, Scene, Segments, grid
 from figures.scenes.landscapes import surface
 from figures.scenes.levels import level_line
 from figures.scenes.scales import even_levels, finite, height, round_values, tick_texts
 from figures.scenes.trajectories import axis_words, explained_words, geometry, narrow, view_count
-from figures.scenes.words import count, seeds_of, sentences
+from figures.scenes.words import count, lone_words, seeds_of, sentences
 from figures.style import Look
 
 PAIRS, RATIOS = 6, 2
@@ -48,7 +48,8 @@ def conflict_map(record: ConflictMap, shadows: Sequence[Shadow] = (), order: Seq
     losses = _losses(record)
     base = surface(losses, shadows, order)
     ground = base.panels[view_count(losses) - 1]
-    above = (*(m for m in ground.marks if not isinstance(m, Contours)), *_dots(record, record.pareto, PARETO))
+    tracks = (m for m in ground.marks if isinstance(m, Line | Points) and m.group)
+    above = (*tracks, *_dots(record, record.pareto, PARETO))
     x, y = narrow(record.plane, (ground.x, ground.y))
     short = record.norm <= record.noise
     doubtful = [np.any(short[list(tasks[k])], axis=0) for k in shown]
@@ -78,6 +79,7 @@ def conflict_map(record: ConflictMap, shadows: Sequence[Shadow] = (), order: Seq
         explained_words(record.plane),
         geometry(record.plane)[1],
         _blanks(record),
+        lone_words([record.gap]),
         _shadow_words(shadows),
     )
     there = ((PARETO, record.pareto.any()), (UNCERTAIN, (record.done & np.any(doubtful, axis=0)).any()))

@@ -6,20 +6,28 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from analysis.results import ERROR_RATE, LARGER, SMALLER, Contrast
+from analysis.results import ERROR_RATE, LARGER, SMALLER, Contrast, measure_name
 from figures import style
 from figures.marks import Axis, Key, Mark, Panel, Points, Scene, Segments, grid
 from figures.marks import Column as Told
-from figures.scenes.scales import finite
+from figures.scenes.scales import even_levels, finite, tick_texts
 from figures.scenes.words import count, sentences
 from figures.style import Look
 
 LINE = 4.6
 """Height of one comparison in mm."""
 COLUMNS = 3
+FRAME = 22.0
+"""Height around the comparisons of a panel in mm: title, ticks and label."""
+TALLEST = 215.0
+"""Panels fit a page of this height in mm; comparisons stand closer together, and then measures are left out."""
+CLOSEST = 2.9
+"""Height of one comparison in mm where there are many."""
+FIRST = ("net", "path_steps", "path_updates", "ratio", "radius", "dimension")
+"""Measures that are drawn first where not all of them fit."""
+TICKS = 4
 ROOM = 0.08
 """Room on both sides of the intervals, as a share of the range."""
-NAMES = {"net": "net distance", "to_end": "distance to the end", "radius": "radius of gyration"}
 
 
 def contrasts(contrasts: Sequence[Contrast], order: Sequence[str] = ()) -> Scene:
@@ -39,6 +47,8 @@ def contrasts(contrasts: Sequence[Contrast], order: Sequence[str] = ()) -> Scene
         for name in dict.fromkeys(name for c in contrasts for name in c.measures)
         if any(np.isfinite(c.difference[c.measures.index(name)]).any() for c in contrasts if name in c.measures)
     ]
+    known = len(measures)
+    line, measures = _fitting(measures, len(rows))
     several = len({c.strategy for c in contrasts}) > 1
     texts = tuple(f"{c.strategy}, {c.budgets[k]}" if several else c.budgets[k] for c, k in rows)
     blank = ("",) * len(rows)
@@ -46,7 +56,22 @@ def contrasts(contrasts: Sequence[Contrast], order: Sequence[str] = ()) -> Scene
     drawn = dict.fromkeys(c.strategy for c in contrasts)
     keys = tuple(Key(label, every[label].but(dash="solid", width=1.4)) for label in drawn)
     title = f"Differences at equal budgets: {subset}, {form}"
-    return Scene(title, _caption(contrasts), grid(panels, COLUMNS, LINE * len(rows) + 6.0), keys)
+    caption = sentences(
+        _caption(contrasts),
+        f"{len(measures)} of {known} measures are drawn; all of them stand in the tables."
+        if len(measures) < known
+        else "",
+    )
+    return Scene(title, caption, grid(panels, COLUMNS, line * len(rows) + 6.0), keys)
+
+
+def _fitting(measures: Sequence[str], rows: int) -> tuple[float, list[str]]:
+    """The height of a comparison, and as many of the measures as fit a page, in their order."""
+    wanted = -(-len(measures) // COLUMNS)
+    line = min(LINE, max(CLOSEST, (TALLEST / max(wanted, 1) - FRAME) / rows))
+    count = max(1, int(TALLEST / (line * rows + FRAME))) * COLUMNS
+    first = [*(m for m in FIRST if m in measures), *(m for m in measures if m not in FIRST)][:count]
+    return line, [m for m in measures if m in first]
 
 
 def _caption(contrasts: Sequence[Contrast]) -> str:
@@ -89,8 +114,18 @@ def _panel(measure: str, rows: Sequence[tuple[Contrast, int]], texts: tuple[str,
     room = ROOM * (high - low or 1.0)
     places = tuple(float(k) for k in range(len(rows)))
     y = Axis("", range=(len(rows) - 0.5, -0.5), ticks=places, texts=texts)
-    name = NAMES.get(measure, measure.replace("_", " "))
-    return Panel(name, Axis("" if unit == "1" else unit, range=(low - room, high + room)), y, tuple(marks))
+    name = measure_name(measure)
+    return Panel(name, _axis("" if unit == "1" else unit, low - room, high + room), y, tuple(marks))
+
+
+def _axis(label: str, low: float, high: float) -> Axis:
+    """With a few round ticks, zero among them."""
+    levels = even_levels(low, high)
+    levels = levels[(levels >= low) & (levels <= high)]
+    every = max(1, -(-levels.size // TICKS))
+    zero = int(np.argmin(np.abs(levels))) if levels.size else 0
+    ticks = np.where(np.abs(levels) < 1e-9 * (high - low), 0.0, levels)[zero % every :: every]
+    return Axis(label, range=(low, high), ticks=tuple(ticks.tolist()), texts=tick_texts(ticks))
 
 
 def _row(c: Contrast, at: tuple[int, int], place: float, look: Look) -> list[Mark]:

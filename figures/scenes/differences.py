@@ -9,7 +9,7 @@ from figures import style
 from figures.marks import Axis, Contours, Panel, Scene, grid
 from figures.scenes.scales import common_scale, even_levels, finite, tick_texts
 from figures.scenes.trajectories import axis_words, blanks, geometry, plane_axes
-from figures.scenes.words import count, sentences
+from figures.scenes.words import count, lone_words, sentences
 
 COLUMNS = 2
 CONDITIONS = {
@@ -49,6 +49,7 @@ def difference(one: Surface, other: Surface) -> Scene:
         axis_words(one.plane, (x, y)),
         words,
         blanks(other),
+        lone_words(changes),
     )
     return Scene("What other conditions change", caption, grid(panels, COLUMNS, 66.0))
 

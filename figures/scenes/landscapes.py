@@ -28,7 +28,7 @@ from figures.scenes.trajectories import (
     view_count,
     views,
 )
-from figures.scenes.words import count, seeds_of, sentences
+from figures.scenes.words import count, lone_words, seeds_of, sentences
 from figures.style import Look
 
 CIRCLES = 5
@@ -94,6 +94,7 @@ def flat(
         explained_words(surface.plane) if "of variance" not in y.label else "",
         words,
         gaps(surface),
+        lone_words(view.loss for view in shown),
         _shadow_words(shadows),
         _off_words(shadows),
     )

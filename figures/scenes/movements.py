@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from analysis.results import BUDGETS, LOSS, Array, Displacements, Movement, WalkNull
+from analysis.results import BUDGETS, LOSS, Array, Displacements, Movement, WalkNull, measure_name
 from figures import style
 from figures.marks import Axis, Band, Column, Key, Line, Mark, Panel, Points, Row, Scene, Segments, grid
 from figures.scenes.explorations import BUDGET_UNITS
@@ -15,22 +15,22 @@ from figures.scenes.seeds import Spread, band_words, by_label, curve, interpolat
 from figures.scenes.words import count, seeds_of, sentences
 from figures.style import Look
 
-WORDS = {
-    "net": ("net distance", "||theta_s \u2212 theta_0||"),
-    "to_end": ("distance to the end", "||theta_end \u2212 theta_s||"),
-    "path_snapshots": ("path over snapshots", "the sum of ||change|| over stored snapshots"),
-    "path_steps": ("path over steps", "the sum of ||change|| over steps"),
-    "path_updates": ("path over updates", "the sum of ||change|| over single updates"),
-    "ratio": ("path / net", "path over snapshots / net distance, 1 for a straight line"),
-    "speed_steps": ("speed a step", "the length of the last increment / its steps"),
-    "speed_updates": ("speed an update", "the length of the last increment / its updates"),
-    "turning": ("mean turning angle", "the mean angle between neighbouring increments so far"),
-    "exponent": ("exponent", "the slope of log mean-squared displacement over log lag so far"),
-    "radius": ("radius of gyration", "the root mean square distance from the mean of the snapshots so far"),
-    "dimension": ("effective dimension", "the participation ratio of the covariance of the snapshots so far"),
-    "volume": ("log-volume", "the log-determinant of that covariance in its leading directions"),
+FORMULAS = {
+    "net": "||theta_s \u2212 theta_0||",
+    "to_end": "||theta_end \u2212 theta_s||",
+    "path_snapshots": "the sum of ||change|| over stored snapshots",
+    "path_steps": "the sum of ||change|| over steps",
+    "path_updates": "the sum of ||change|| over single updates",
+    "ratio": "path over snapshots / net distance, 1 for a straight line",
+    "speed_steps": "the length of the last increment / its steps",
+    "speed_updates": "the length of the last increment / its updates",
+    "turning": "the mean angle between neighbouring increments so far",
+    "exponent": "the slope of log mean-squared displacement over log lag so far",
+    "radius": "the root mean square distance from the mean of the snapshots so far",
+    "dimension": "the participation ratio of the covariance of the snapshots so far",
+    "volume": "the log-determinant of that covariance in its leading directions",
 }
-"""Name in words and formula of every measure."""
+"""Formula of every measure."""
 WALK = Look(style.FAINT, "dot", width=0.9)
 GUIDES = {1: Look(style.FAINT, "dash", width=0.7), 2: Look(style.FAINT, "dashdot", width=0.7)}
 """Slopes: 1 of a random walk, 2 of a straight line."""
@@ -51,11 +51,13 @@ def displacement(items: Sequence[Displacements], order: Sequence[str] = ()) -> S
     every = style.looks([*order, *groups])
     marks: list[Mark] = [*_guides(items)]
     spreads: list[Spread | None] = []
+    walked = False
     for label, group in groups.items():
         walk = over_seeds([(item.lags, item.walk_msd) for item in group])
         low, high = (over_seeds([(i.lags, getattr(i, k)) for i in group]) for k in ("walk_low", "walk_high"))
-        if walk and low and high:
+        if walk and low and high and np.isfinite(walk.mean).any():
             marks += _walk(walk.x, walk.mean, low.low, high.high, every[label], label)
+            walked = True
         spread = over_seeds([(item.lags, item.msd) for item in group])
         marks += curve(spread, every[label], label, ("lag", "msd")) if spread else ()
         spreads.append(spread)
@@ -74,13 +76,13 @@ def displacement(items: Sequence[Displacements], order: Sequence[str] = ()) -> S
         f"{_of(first)}; {seeds_of([item.run for item in items])}.",
         "Right: least-squares slopes between the lags that each fit covers, with jackknife standard errors; 1 for a "
         "random walk, 2 along a straight line.",
-        _walk_words(first.draws),
+        _walk_words(first.draws) if walked else "",
         band_words(groups),
         interpolation(spreads),
     )
     legend = (
         *(Key(label, every[label]) for label in groups),
-        Key("random walk", WALK),
+        *((Key("random walk", WALK),) if walked else ()),
         *(Key(f"slope {slope}", look) for slope, look in GUIDES.items()),
     )
     return Scene("Displacement against lag", caption, (Row((curves, exponents), 2, 62.0),), legend)
@@ -116,10 +118,13 @@ def turning(items: Sequence[Displacements], order: Sequence[str] = ()) -> Scene:
     caption = sentences(
         f"Angles between the increments from one snapshot to the next, 0 straight on and 180 back; {_of(items[0])}; "
         f"{seeds_of([item.run for item in items])}, seeds together; bins of {180 // BINS} degrees.",
-        f"Grey: where 95 % of the angles between independent directions lie, {low:.3g} to {high:.3g} degrees.",
+        f"Grey: where 95 % of the angles between independent directions lie, {low:.3g} to {high:.3g} degrees."
+        if np.isfinite([low, high]).all()
+        else "",
         f"{count(missing, 'angle')} beside an increment without length left out." if missing else "",
     )
-    legend = (*(Key(label, every[label]) for label in groups), Key("random walk", WALK))
+    known = bool(np.isfinite([low, high]).all())
+    legend = (*(Key(label, every[label]) for label in groups), *((Key("random walk", WALK),) if known else ()))
     return Scene("Turning angles", caption, grid((panel,), 1, 62.0), legend)
 
 
@@ -139,15 +144,18 @@ def movement(
         )
     groups = by_label(items, [item.run for item in items])
     every = style.looks([*order, *groups])
-    name, formula = WORDS.get(measure, (measure, ""))
+    name, formula = measure_name(measure), FORMULAS.get(measure, "")
     unit = first.units[first.measures.index(measure)]
     nulls = {walk.run.name: walk for walk in walks}
     panels: list[Panel] = []
     spreads: list[Spread | None] = []
+    walked = False
     for k, budget in enumerate((*BUDGETS, LOSS)):
         marks: list[Mark] = []
         for label, group in groups.items():
-            marks += _null_marks(group, nulls, budget, measure, every[label], label)
+            null = _null_marks(group, nulls, budget, measure, every[label], label)
+            walked = walked or bool(null)
+            marks += null
             spread = over_seeds([_known(item.budget(budget), item.of(measure)) for item in group])
             marks += curve(_shown(spread, budget), every[label], label, (budget, name)) if spread else ()
             spreads.append(spread)
@@ -157,11 +165,11 @@ def movement(
     caption = sentences(
         f"{name.capitalize()}, {formula}; {_of(first)}; {seeds_of([item.run for item in items])}.",
         band_words(groups),
-        _walk_words(walks[0].draws) if walks else "",
+        _walk_words(walks[0].draws) if walked else "",
         interpolation(spreads),
         "At equal loss: where each run first reached an average evaluation loss.",
     )
-    legend = (*(Key(label, every[label]) for label in groups), *((Key("random walk", WALK),) if walks else ()))
+    legend = (*(Key(label, every[label]) for label in groups), *((Key("random walk", WALK),) if walked else ()))
     return Scene(f"Movement: {name}", caption, grid(tuple(panels), 3, 46.0), legend)
 
 
@@ -225,6 +233,8 @@ def _null_marks(
 
     low, middle, high = (spread(key) for key in ("low", "median", "high"))
     if not (low and middle and high):
+        return ()
+    if not np.isfinite(middle.mean).any():
         return ()
     x = -middle.x if budget == LOSS else middle.x
     return _walk(x, middle.mean, low.low, high.high, look, label)

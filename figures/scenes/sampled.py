@@ -13,7 +13,7 @@ from figures.marks import Axis, Band, Column, Contours, Key, Line, Mark, Panel, 
 from figures.scenes.landscapes import flat
 from figures.scenes.scales import common_scale, height, log_axis, scale_of
 from figures.scenes.trajectories import views
-from figures.scenes.words import count, listed, sentences
+from figures.scenes.words import count, listed, lone_words, sentences
 from figures.style import Look
 
 USED = Look(style.PAPER, marker="circle", size=2.2, fill=style.INK, width=0.3)
@@ -120,6 +120,7 @@ def surface_ensemble(record: SurfaceEnsemble) -> Scene:
         "Each panel has colours of its own; the axes of every draw are its own, so shapes are comparable and "
         "directions are not.",
         _missing(record),
+        lone_words(record.median),
     )
     return Scene("Loss over random planes", caption, tuple(rows))
 

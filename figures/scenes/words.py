@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from analysis.results import Run
+import numpy as np
+
+from analysis.results import Array, Run
+from figures.marks import lone
 
 
 def count(number: int, noun: str, plural: str = "") -> str:
@@ -38,3 +41,10 @@ def seeds_of(runs: Sequence[Run]) -> str:
 def excluded(number: int, what: str) -> str:
     """A sentence for values that cannot be drawn; nothing where there are none."""
     return f"{count(number, 'value')} of {what} not finite and left out." if number else ""
+
+
+def lone_words(grids: Iterable[Array]) -> str:
+    """A sentence for grid points that are drawn as squares; empty where there are none."""
+    if not any(lone(np.asarray(z, float)).any() for z in grids):
+        return ""
+    return "Squares: points that no contour reaches, since a neighbour in every cell around them has no value."

@@ -13,7 +13,7 @@ from scipy.stats import binomtest
 from analysis import agreement, archive
 from analysis.agreement import Compared, random_angles
 from analysis.archive import Entry
-from analysis.gradients import gradients_at, pieces_of
+from analysis.gradients import _Inner, _norms_and_cosines, gradients_at, pieces_of
 from analysis.neighbourhood import Neighbourhood
 from analysis.operators import hessians
 from analysis.spectra import Accuracy
@@ -231,3 +231,22 @@ def test_a_task_that_is_not_finite_spoils_its_own_numbers_only(tmp_path):
 def test_settings_that_make_no_sense_are_refused():
     with pytest.raises(LandscapeError, match="1 or more directions, examples in a mini-batch and draws, got 0, 64"):
         Compared(0)
+
+
+def test_norms_keep_their_digits_where_pieces_or_tasks_cancel():
+    # Sums of +-1 + 2^-30 are exact; from the products of the pieces, of order 1, norms below 1e-8 are noise.
+    tiny = 2.0**-30
+    signs = torch.tensor([1.0, -1.0, 1.0, -1.0], dtype=torch.float64)
+    one = (signs + tiny)[:, None] * torch.ones(3, dtype=torch.float64)
+    two = (signs - tiny)[:, None] * torch.ones(3, dtype=torch.float64)
+    inner = _Inner.of(torch.stack([one, two], 1), np.full(4, 0.25))
+    norm, cosine = _norms_and_cosines(inner.whole)
+    np.testing.assert_allclose(norm, [tiny * np.sqrt(3), tiny * np.sqrt(3), 0.0], rtol=1e-12)
+    assert cosine[0] == pytest.approx(-1.0, rel=1e-12)
+    for k in range(4):
+        left = [i for i in range(4) if i != k]
+        expected = [np.linalg.norm(part[left].mean(0)) for part in (one.numpy(), two.numpy())]
+        np.testing.assert_allclose(_norms_and_cosines(inner.without(k))[0][:2], expected, rtol=1e-12)
+        np.testing.assert_allclose(
+            _norms_and_cosines(inner.alone[k])[0][:2], [np.linalg.norm(part[k]) for part in (one.numpy(), two.numpy())]
+        )

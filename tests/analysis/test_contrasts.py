@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from analysis import verdicts
 from analysis.contrasts import Question, contrast, contrasts
+from analysis.movement import MEASURES
 from analysis.pairing import Apart, BySeed, WhereSeedsMatch
-from analysis.results import FEW, LARGER, SMALLER, UNCORRECTED, UNDECIDED, UNKNOWN
+from analysis.results import FEW, LARGER, MEASURE_NAMES, SMALLER, UNCORRECTED, UNDECIDED, UNKNOWN, measure_name
 from landscape.errors import LandscapeError
 from tests.analysis.movements import movement, paired
 
@@ -49,7 +51,7 @@ def test_a_difference_at_equal_steps_can_be_none_at_equal_movement():
     assert found.outcome(0, 0) == LARGER
     assert found.outcome(0, 1) == UNDECIDED
     assert found.verdicts[0].startswith(
-        "net of shared (raw): independent against averaged, 10 seeds: wider at equal steps (+"
+        "net distance of shared (raw): independent against averaged, 10 seeds: wider at equal steps (+"
     )
     assert "; not at equal movement (" in found.verdicts[0]
     assert "interval" in found.verdicts[0]
@@ -259,3 +261,21 @@ def test_verdicts_err_as_seldom_as_they_say_and_see_what_is_there(seeds, shift, 
         found = one(paired(apart), replace(QUICK, resamples=99))
         clear += any(found.outcome(m, 0) in (LARGER, SMALLER) for m in range(6))
     assert least <= clear / 600 <= most
+
+
+@pytest.mark.parametrize("measure", MEASURES)
+def test_every_measure_has_a_name_and_words_of_its_own(measure):
+    more, less = verdicts.words(measure)
+    assert more != less
+    assert "_" not in measure_name(measure)
+    runs = [replace(run, measures=(measure,)) for run in paired(np.array([0.3, 0.5, 0.2, 0.9, 0.4, 0.6, 0.1]))]
+    found = one(runs)
+    assert found.verdicts[0].startswith(
+        f"{measure_name(measure)} of shared (raw): independent against averaged, 7 seeds: {more} at equal steps (+"
+    )
+    assert f": {less} at equal" in contrast(runs, "averaged", "independent", QUICK)[0].verdicts[0]
+
+
+def test_a_radius_is_wider_or_narrower():
+    assert verdicts.words("radius") == ("wider", "narrower")
+    assert set(verdicts.WORDS) == set(MEASURES) == set(MEASURE_NAMES)

@@ -81,7 +81,32 @@ def test_differences_that_are_all_the_same_have_no_interval_and_two_of_them_no_e
     for count, size in ((2, np.nan), (3, -np.inf)):
         found = differences.paired_effect(np.full((1, count), -1.5))
         np.testing.assert_array_equal([found.size[0], found.low[0], found.high[0]], [size, np.nan, np.nan])
-    assert differences.paired_effect(np.array([[1.0, 2.0]])).size == 0  # J(1) = 0
+    for found in (  # J(1) = 0: no multiple of the standardised difference is unbiased
+        differences.paired_effect(np.array([[1.0, 2.0]])),
+        differences.unpaired_effect(np.array([[1.0, 2.0]]), np.array([[4.0]])),
+    ):
+        np.testing.assert_array_equal([found.size, found.low, found.high], np.full((3, 1), np.nan))
+
+
+@pytest.mark.parametrize("kind", ["normal", "cauchy", "lognormal", "far"])
+@pytest.mark.parametrize(("n", "m"), [(2, 1), (2, 2), (3, 2), (5, 3)])
+def test_every_effect_lies_inside_of_its_interval_or_has_none(n, m, kind):
+    rng = np.random.default_rng(n + 10 * m)
+    draw = {
+        "normal": lambda size: rng.standard_normal((4, size)),
+        "cauchy": lambda size: rng.standard_cauchy((4, size)),
+        "lognormal": lambda size: np.exp(3 * rng.standard_normal((4, size))),
+        "far": lambda size: 1e3 + 1e-3 * rng.standard_normal((4, size)),
+    }[kind]
+    ones, others = draw(n), draw(m)
+    for effect, freedom in (
+        (differences.paired_effect(ones), n - 1),
+        (differences.unpaired_effect(ones, others), n + m - 2),
+    ):
+        known = np.full(4, freedom > 1)
+        for values in (effect.size, effect.low, effect.high):
+            np.testing.assert_array_equal(np.isfinite(values), known)
+        assert ((effect.low < effect.size) & (effect.size < effect.high))[known].all()
 
 
 def test_the_unpaired_effect_is_by_the_pooled_deviation():

@@ -173,3 +173,15 @@ def test_a_training_record_is_what_the_file_holds(tmp_path):
     shared = run.shared[:].astype(np.float64)
     between = np.concatenate([[0], np.cumsum(np.linalg.norm(np.diff(shared, axis=0), axis=1))])
     assert (explored.path_steps >= between * (1 - 1e-6)).all()
+
+
+def test_small_moves_far_from_the_start_keep_their_digits(tmp_path):
+    # Snapshots 1e-7 apart at 1e3 from the first: from products about the mean they would be 1e-5 apart, or 0.
+    rng = np.random.default_rng(5)
+    theta = np.concatenate([np.zeros((1, 30)), 200 + np.cumsum(1e-8 * rng.standard_normal((5, 30)), axis=0)])
+    found = distances.between_snapshots(write_run(tmp_path / "run.h5", theta)).distance
+    np.testing.assert_allclose(found, cdist(theta, theta), rtol=1e-12)
+    ends = [write_run(tmp_path / f"{k}.h5", np.stack([theta[0], theta[k]]), seed=k) for k in range(1, 6)]
+    ends.append(write_run(tmp_path / "far.h5", np.stack([theta[0], -theta[1]]), seed=9))
+    last = np.stack([*theta[1:], -theta[1]])
+    np.testing.assert_allclose(distances.between_last(ends).distance, cdist(last, last), rtol=1e-12)

@@ -139,3 +139,20 @@ class Whole(Argmax):
 
     def __repr__(self):
         return "Whole()"
+
+
+@pytest.mark.parametrize("cuts", [(), (1,), (3, 11), (1, 2, 3)])
+def test_errors_of_values_that_hardly_differ_keep_their_digits(cuts):
+    # 1000 -+ 1e-6: the mean of squares minus the squared mean gives 0, the right standard error is 1e-6 / sqrt(n - 1).
+    values = torch.tensor([1000 + 1e-6, 1000 - 1e-6] * 10, dtype=torch.float64)
+    nothing = [torch.zeros(20, 1, dtype=torch.float64)], torch.zeros(1, 20, dtype=torch.float64)
+    seen = [values[:, None].sqrt()], torch.zeros(1, 20, dtype=torch.float64)
+    sums = function_space._Sums(2, 1)
+    for rows in torch.tensor_split(torch.arange(20), cuts):
+        sums.add([RootMeanSquare()], [([one[0][rows]], other[:, rows]) for one, other in (nothing, seen)])
+    mean, error = next(sums.parts())
+    squares = values.sqrt().square().numpy()
+    assert mean[0, 0, 1] == pytest.approx(1000, rel=1e-15)
+    # Roundings of 1e-13 in the values, twenty of them in each of the sums.
+    assert error[0, 0, 1] == pytest.approx(squares.std(ddof=1) / np.sqrt(20), rel=1e-6)
+    assert error[0, 0, 1] == pytest.approx(1e-6 / np.sqrt(19), rel=1e-6)

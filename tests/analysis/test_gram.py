@@ -88,3 +88,15 @@ def test_equal_rows_have_distance_exactly_zero(tmp_path):
     found, _ = gram.centred_gram([trajectory.theta], np.full(3, 1 / 3))
     assert (gram.squared_distances(found) >= 0).all()
     assert gram.squared_distances(found).max() < 1e-28  # the centre is rounded once, by 1e-16 an entry
+
+
+def test_rows_that_nearly_coincide_far_from_the_centre_keep_all_their_digits(monkeypatch, tmp_path):
+    # Two clusters 2e3 apart, inside of which rows are 1e-6 apart: their products alone know distances to 1e-5.
+    monkeypatch.setattr(gram, "COLUMNS", 7)
+    rng = np.random.default_rng(4)
+    theta = rng.standard_normal((2, 30)) * 200
+    theta = np.concatenate([theta[[k]] + 1e-7 * rng.standard_normal((3, 30)) for k in (0, 1)])
+    trajectory = write_run(tmp_path / "run.h5", theta)
+    found = gram.distances([trajectory.theta], np.full(6, 1 / 6))
+    expected = np.linalg.norm(theta[:, None] - theta[None], axis=2)
+    np.testing.assert_allclose(found, expected, rtol=1e-13)

@@ -185,3 +185,13 @@ def test_runs_of_other_models_are_refused(tmp_path):
     for call in (separation.separation, lambda both: separation.distances([Place(run) for run in both])):
         with pytest.raises(LandscapeError, match=r"expected theta with 4 entries .* but .*b-0.h5 has 6 entries"):
             call(runs)
+
+
+def test_runs_that_stay_close_together_far_from_their_start_keep_the_digits_of_their_distance(tmp_path):
+    rng = np.random.default_rng(6)
+    theta = np.concatenate([np.zeros((1, 30)), 200 + rng.standard_normal((3, 30))])
+    other = theta.copy()
+    other[1:] += 1e-7 * rng.standard_normal((3, 30))
+    runs = [write_run(tmp_path / f"{k}.h5", rows, label=f"run{k}") for k, rows in enumerate((theta, other))]
+    (found,) = separation.separation(runs)
+    np.testing.assert_allclose(found.distance, np.linalg.norm(theta - other, axis=1), rtol=1e-12)

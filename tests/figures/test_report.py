@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import re
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -218,18 +221,94 @@ console.error = note;
 """
 
 
-@pytest.mark.slow
-def test_a_browser_draws_every_figure_without_an_error(tmp_path: Path) -> None:
+def browse(path: Path, profile: Path, size: str = "1200,2000", anchor: str = "") -> str:
+    """The page after its scripts have run, as a browser has it."""
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     assert browser, "expected a browser, found neither chromium nor google-chrome: apt-get install chromium"
+    flags = "--headless --no-sandbox --disable-gpu --enable-unsafe-swiftshader --disable-quic --no-first-run "
+    flags += f"--disable-background-networking --disable-component-update --disable-sync --window-size={size} "
+    flags += f"--virtual-time-budget=20000 --user-data-dir={profile} --dump-dom"
+    command = [browser, *flags.split(), path.as_uri() + anchor]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+
+
+@pytest.mark.slow
+def test_a_browser_draws_every_figure_without_an_error(tmp_path: Path) -> None:
     path = report.write(whole(NASTY, NASTY), tmp_path / "report.html")
     path.write_text(path.read_text().replace("<head>", f"<head><script>{LISTEN}</script>", 1))
-    flags = "--headless --no-sandbox --disable-gpu --enable-unsafe-swiftshader --disable-quic --no-first-run "
-    flags += "--disable-background-networking --disable-component-update --disable-sync --window-size=1200,2000 "
-    flags += f"--virtual-time-budget=20000 --user-data-dir={tmp_path / 'profile'} --dump-dom"
-    command = [browser, *flags.split(), path.as_uri()]
-    page = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True).stdout
+    page = browse(path, tmp_path / "profile")
     assert re.findall(r'data-problem="(.*?)"', page) == []
     assert page.count('class="plot js-plotly-plot"') == 12
     assert page.count('class="main-svg"') >= 22
     assert 'class="still"' not in page
+
+
+MEASURE = """
+var places = function () {
+  return Array.prototype.map.call(document.querySelectorAll("nav a"), function (link) {
+    return document.querySelector(link.getAttribute("href")).getBoundingClientRect().top + window.scrollY;
+  });
+};
+var note = function (name, value) { document.documentElement.setAttribute("data-" + name, JSON.stringify(value)); };
+"""
+AFTER = """
+note("before", places());
+var settled = function () {
+  if (document.querySelectorAll(".js-plotly-plot .main-svg").length < document.querySelectorAll(".plot").length) {
+    window.setTimeout(settled, 50);
+    return;
+  }
+  window.setTimeout(function () {
+    note("after", places());
+    note("landed", document.querySelector(location.hash).getBoundingClientRect().top);
+  }, 1000);
+};
+settled();
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", ["1200,900", "1900,1000", "500,900"])
+def test_links_of_the_contents_lead_to_their_sections_while_figures_are_not_drawn_yet(
+    tmp_path: Path, size: str
+) -> None:
+    source = report.render(whole()).decode()
+    drawing = source.rindex("<script>\n(function")
+    path = tmp_path / "report.html"
+    parts = (source[:drawing], f"<script>{MEASURE}{AFTER}</script>", source[drawing:])
+    path.write_text("".join(parts))
+    page = browse(path, tmp_path / "profile", size, "#curvature")
+    before, after, landed = (
+        json.loads(re.findall(f'data-{name}="(.*?)"', page)[0]) for name in ("before", "after", "landed")
+    )
+    assert len(before) == 9
+    # A heading is where it was to a pixel, and the browser jumped to it.
+    np.testing.assert_allclose(after, before, atol=1)
+    assert abs(landed) <= 1
+
+
+def test_a_figures_room_is_that_of_what_is_drawn_in_it(source: str) -> None:
+    heights = [int(text) for text in re.findall(r'class="plot" style="height: (\d+)px"', source)]
+    drawn = [json.loads(text)["layout"]["height"] for text in re.findall(r'json" id=".*?">(.*?)</script>', source)]
+    assert heights == drawn
+    assert len(drawn) == 12
+    for width, height, picture in re.findall(r'width="(\d+)" height="(\d+)" src="data:.*?,(.*?)"', source):
+        size = re.search(rb'width="([\d.]+)pt" height="([\d.]+)pt"', base64.b64decode(picture))
+        assert size
+        assert int(height) / int(width) == pytest.approx(float(size[2]) / float(size[1]), rel=1e-2)
+
+
+@pytest.mark.parametrize(
+    ("losses", "near"),
+    [
+        ([2.0, 1.0, 1.04, 1.06], (3,)),
+        ([2.0, -1.0, -0.97, -0.9], (3,)),  # -0.97 is within 5 % of -1; -0.95 is where it ends, not -1.05
+        ([0.5, 0.0, 0.0, 1e-9], (3,)),
+        ([-5.0, -100.0, -96.0, -94.0], (3,)),
+    ],
+)
+def test_rates_near_the_best_loss_are_named_whatever_its_sign(losses, near):
+    rates = np.array([1.0, 2.0, 3.0, 4.0])
+    search = replace(records.search(), rates=rates, losses=np.array(losses), done=np.full(4, True), chosen=2.0)
+    named = ", ".join(f"averaged {rate}" for rate in near)
+    assert f"Within 5% of it, which one seed cannot tell apart: {named}." in tables.rates([search]).note
