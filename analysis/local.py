@@ -11,10 +11,10 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from analysis.subsets import Subset
+from analysis.unfused import unfused
 from landscape.data import Batch, Tree
 from landscape.errors import LandscapeError
 from landscape.modules import unflatten
@@ -101,16 +101,9 @@ class Local:
 
 @contextlib.contextmanager
 def twice_differentiable() -> Iterator[None]:
-    """Gradients wherever the caller stands; attention by the mathematical kernel, and transformer layers operation by
-    operation: the fused ones have no second derivative.
-    """
-    fused = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fused)
+    """Gradients wherever the caller stands, and no fused operations whose second derivatives are missing or wrong."""
+    with torch.enable_grad(), unfused():
+        yield
 
 
 _ATTENTION = (torch.nn.functional.scaled_dot_product_attention, torch.nn.functional.multi_head_attention_forward)

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analysis.precision import sufficient
 from analysis.results import AVERAGE, Array
 from analysis.subsets import Shared, Subset
 from landscape.data import Batch
@@ -21,8 +22,8 @@ class Neighbourhood:
     average, over the whole evaluation set.
 
     Everything is a pure function of the move, in evaluation mode; other parameters and buffers are constants. Sums over
-    examples are float64. `passes` and `gradients` count what was done: a forward pass of the set, and a forward with
-    the backward passes of one gradient.
+    examples are float64, and a problem in half precision is computed in float32. `passes` and `gradients` count what
+    was done: a forward pass of the set, and a forward with the backward passes of one gradient.
 
     Raises:
         LandscapeError: theta of another model, or a subset that matches nothing.
@@ -33,6 +34,7 @@ class Neighbourhood:
             raise LandscapeError(
                 f"theta has shape {list(theta.shape)}, the problem's layout expects {problem.layout.describe()}"
             )
+        problem, _ = sufficient(problem)
         self.problem, self.spans = problem, on.spans(problem.layout)
         self._index = index_tensor(np.r_[self.spans], problem.device)
         self._theta = torch.tensor(theta, dtype=problem.dtype, device=problem.device)
