@@ -17,7 +17,7 @@ from analysis.subsets import Subset
 from analysis.unfused import unfused
 from landscape.data import Batch, Tree
 from landscape.errors import LandscapeError
-from landscape.modules import unflatten
+from landscape.modules import dense_gradients, unflatten
 from landscape.problem import Problem, arrange
 from landscape.trajectory import Layout
 
@@ -76,6 +76,7 @@ class Local:
             )
         self.problem = problem
         self.module: nn.Module = copy.deepcopy(problem.model).eval().requires_grad_(False)
+        dense_gradients(self.module)
         self.theta = theta.detach().to(problem.device, problem.dtype)
         frozen = {name: parameter.detach() for name, parameter in self.module.named_parameters()}
         own = {name: value.clone() for name, value in unflatten(problem.layout, self.theta).items()}

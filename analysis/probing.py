@@ -45,14 +45,15 @@ def probe(operator: SymmetricOperator, name: str, seed: int = 0) -> Check:
 
 
 def linearity(operators: Mapping[str, SymmetricOperator], seed: int = 0) -> Check:
-    """||H_average v - (1 / T) sum_t H_t v|| / ||H_average v|| for a random v: tasks and average must agree. Holds for
-    Hessians and Gauss-Newton matrices, not for Fisher matrices. T + 1 products.
+    """||H_average v - (1 / T) sum_t H_t v|| / max(||H_average v||, (1 / T) sum_t ||H_t v||) for a random v, 0 for zeros:
+    tasks and average must agree. Holds for Hessians and Gauss-Newton matrices, not for Fisher matrices. T + 1 products.
     """
     average = operators[AVERAGE]
     v = _unit(generator(seed, "linearity").standard_normal(average.size), average)
     tasks = [operator @ v for name, operator in operators.items() if name != AVERAGE]
     whole, mean = (average @ v).double(), torch.stack(tasks).double().mean(0)
-    scale = max(float(whole.norm()), float(np.finfo(np.float64).tiny))
+    lengths = torch.stack([task.double().norm() for task in tasks])
+    scale = max(float(whole.norm()), float(lengths.mean()), float(np.finfo(np.float64).tiny))
     limit = 1e4 * torch.finfo(average.dtype).eps
     name = "Hessian product of the average equals the mean of the task products"
     return Check(name, float((whole - mean).norm()) / scale, limit, "1e4 roundings")

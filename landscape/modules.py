@@ -18,14 +18,30 @@ from landscape.trajectory import SHARED, Layout, Slot
 
 @contextlib.contextmanager
 def mode(module: nn.Module, training: bool) -> Iterator[None]:
-    """Runs the body with the module in training or evaluation mode; afterwards every submodule's own mode is back."""
+    """Runs the body with the module in training or evaluation mode, its embeddings with dense gradients, as parts of
+    one theta have; afterwards every submodule's own mode is back.
+    """
     before = [(part, part.training) for part in module.modules()]
+    sparse = [part for part in module.modules() if isinstance(part, _EMBEDDINGS) and part.sparse]
     try:
         module.train(training)
+        dense_gradients(module)
         yield
     finally:
+        for part in sparse:
+            part.sparse = True
         for part, flag in before:
             part.training = flag
+
+
+_EMBEDDINGS = (nn.Embedding, nn.EmbeddingBag)
+
+
+def dense_gradients(module: nn.Module) -> None:
+    """Makes embeddings give dense gradients: sparse ones cannot go through a view of theta, nor be differentiated."""
+    for part in module.modules():
+        if isinstance(part, _EMBEDDINGS):
+            part.sparse = False
 
 
 @dataclass(frozen=True)
