@@ -45,13 +45,13 @@ class Location:
         LandscapeError: theta of another length than the problem's layout.
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self, problem: Problem, theta: Array | Tensor, buffers: Array | Tensor, data: Batch | None = None
     ) -> None:
         self.problem, self.notes = sufficient(problem)
         self.data = self.problem.evaluation if data is None else data.to(self.problem.device, self.problem.dtype)
-        there = torch.as_tensor(np.asarray(theta) if not isinstance(theta, Tensor) else theta)
-        state = torch.as_tensor(np.asarray(buffers) if not isinstance(buffers, Tensor) else buffers)
+        there, state = (_plain(given) for given in (theta, buffers))
         self.local = Local(self.problem, there, state.to(problem.device))
 
     def operator(
@@ -94,6 +94,12 @@ class Location:
         weights = tuple((t, w) for t, w in enumerate(weights_of(self.problem, of)) if w)
         loss = Weighted(self.local, weights, Part.of(layout, rows), Part.of(layout, columns), self.data)
         return Block(kind, loss)
+
+
+def _plain(given: Array | Tensor) -> Tensor:
+    """A tensor that autograd takes, also of one that was made in inference mode."""
+    tensor = given if isinstance(given, Tensor) else torch.as_tensor(np.asarray(given))
+    return tensor.clone() if tensor.is_inference() else tensor
 
 
 def weights_of(problem: Problem, of: Weights) -> list[float]:

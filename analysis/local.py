@@ -103,7 +103,7 @@ class Local:
 @contextlib.contextmanager
 def twice_differentiable() -> Iterator[None]:
     """Gradients wherever the caller stands, and no fused operations whose second derivatives are missing or wrong."""
-    with torch.enable_grad(), unfused():
+    with torch.inference_mode(False), torch.enable_grad(), unfused():
         yield
 
 

@@ -29,6 +29,7 @@ class Neighbourhood:
         LandscapeError: theta of another model, or a subset that matches nothing.
     """
 
+    @torch.inference_mode(False)
     def __init__(self, problem: Problem, theta: Array, buffers: Array, on: Subset = Shared()) -> None:
         if theta.shape != (problem.layout.size,):
             raise LandscapeError(
@@ -66,6 +67,7 @@ class Neighbourhood:
         losses = np.asarray(self.problem.evaluate(self._moved(move), self._buffers).losses.cpu())
         return np.append(losses, losses.mean())
 
+    @torch.inference_mode(False)
     def gradient(self, weights: Sequence[float], move: Tensor | None = None) -> tuple[float, Tensor]:
         """sum_t w_t L_t at theta + move, and its gradient [n], both in float64. One gradient."""
         self.gradients += 1
@@ -80,6 +82,7 @@ class Neighbourhood:
         count = len(self.problem.evaluation)
         return value / count, total / count
 
+    @torch.inference_mode(False)
     def every_gradient(self, rows: Tensor | None = None) -> Tensor:
         """Gradients of the mean loss of every task on all, or on some of the examples, [T, n] in float64. T gradients
         with one forward pass.

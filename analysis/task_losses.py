@@ -37,6 +37,7 @@ class TaskLosses:
     `told` hears of every gradient and every product over the examples.
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self, problem: Problem, buffers: Array, examples: Examples, seed: int, told: Callable[[int], None]
     ) -> None:
@@ -61,6 +62,7 @@ class TaskLosses:
         unit = max(torch.finfo(loss.dtype).eps for losses in parts for loss in losses)
         return torch.cat([torch.stack([loss.double() for loss in losses]) for losses in parts], 1), unit
 
+    @torch.inference_mode(False)
     def gradient(self, theta: Tensor, task: int, without: int = -1) -> Tensor:
         """The gradient of one task's mean loss, [P]. One forward and one backward pass."""
         total, kept = torch.zeros_like(theta), self._kept(without)
@@ -75,6 +77,7 @@ class TaskLosses:
         found: Tensor = torch.tensordot(self.shares, self.block_gradients(theta), 1)
         return found
 
+    @torch.inference_mode(False)
     def block_gradients(self, theta: Tensor) -> Tensor:
         """Of every task on every block, [B, T, P]. One forward and T backward passes."""
         tasks = range(len(self._problem.tasks))
@@ -100,6 +103,7 @@ class TaskLosses:
         left: Tensor = (whole - share * blocks[block]) / (1 - share)
         return left
 
+    @torch.inference_mode(False)
     def products(self, theta: Tensor, task: int, vectors: Tensor, duals: Tensor) -> tuple[Tensor, Tensor]:
         """H v of one task over all of theta, for each of m vectors [m, P], and d' H v on every block, [B, m, d], for
         duals [d, P]. m products by reverse mode over reverse mode, on one graph a micro-batch. Derivatives are held against

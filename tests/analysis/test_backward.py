@@ -348,3 +348,95 @@ def test_the_dense_hessian_of_a_weight_normalised_layer_written_out_has_the_same
     right = torch.linalg.eigvalsh(matrix[where][:, where])[-1]
     found = spectra.top_eigenpairs(average(problem), 1, accuracy=spectra.Accuracy(1e-9))
     assert found.values[0] == pytest.approx(float(right), rel=1e-10)
+
+
+class Words(nn.Module):
+    """Embedded words, three an example, one of them padding."""
+
+    def __init__(self, sparse, bag):
+        super().__init__()
+        self.bag = bag
+        kind = nn.EmbeddingBag if bag else nn.Embedding
+        self.words = kind(9, 4, sparse=sparse, padding_idx=0, **({"mode": bag} if bag else {}))
+        self.one, self.two = nn.Linear(4, 3), nn.Linear(4, 1)
+
+    def forward(self, inputs):
+        seen = self.words(inputs) if self.bag else self.words(inputs).sum(1)
+        late = torch.tanh(seen)
+        return {"one": self.one(late), "two": self.two(late)}
+
+
+def of_words(sparse, bag):
+    rng = torch.Generator().manual_seed(3)
+    data = TensorDataset(
+        torch.randint(0, 9, (20, 3), generator=rng),
+        torch.randint(0, 3, (20,), generator=rng),
+        torch.randn(20, 1, generator=rng),
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        model = Words(sparse, bag).double()
+    tasks = [Task("one", cases.cross_entropy), Task("two", cases.squared_error)]
+    return Problem(model, tasks, data, data, micro_batch=9)
+
+
+@pytest.mark.parametrize(("sparse", "bag"), [(True, ""), (False, "sum"), (True, "sum")], ids=str)
+def test_sparse_embeddings_and_bags_have_the_dense_hessian_of_plain_embeddings(sparse, bag):
+    problem, plain = of_words(sparse, bag), of_words(False, "")
+    theta, buffers = plain.initial(0)
+    where = dense.positions(plain, Shared())
+    matrix = dense.hessian(plain, theta, buffers, [0.5, 0.5])[where][:, where]
+    operator = Location(problem, theta, buffers).operator(product=REFERENCE)
+    found = operator @ torch.eye(operator.size, dtype=torch.float64)
+    torch.testing.assert_close(found, matrix, rtol=1e-12, atol=1e-14)
+    slope = dense.gradient(plain, theta, buffers, [0.5, 0.5])[where]
+    torch.testing.assert_close(operator.gradient(), slope, rtol=1e-12, atol=1e-14)
+    assert problem.model.words.sparse == sparse, "the user's module is as it was"
+
+
+@pytest.mark.parametrize("context", [torch.inference_mode, torch.no_grad])
+def test_operators_go_in_and_out_of_inference_mode(context):
+    problem = make(nn.Tanh())
+    right = multiplied(average(problem))
+    outside = average(problem)
+    with context():
+        inside = average(problem)
+        multiplied(inside)
+        torch.testing.assert_close(multiplied(outside).clone(), right, rtol=1e-14, atol=0)
+    torch.testing.assert_close(multiplied(inside), right, rtol=1e-14, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_has_the_pairs_of_the_same_weights_in_single(dtype):
+    problem = make(nn.Tanh(), dtype)
+    pairs = spectra.top_eigenpairs(average(problem), 3, accuracy=spectra.Accuracy(1e-5, 300))
+    assert pairs.converged.all()
+    assert (pairs.residuals <= 1e-5 * pairs.values.max()).all()
+    twin = problem.to(dtype=torch.float64)
+    theta, buffers = twin.initial(0)
+    where = dense.positions(twin, Shared())
+    exact = torch.linalg.eigvalsh(dense.hessian(twin, theta, buffers, [0.5, 0.5])[where][:, where])
+    np.testing.assert_allclose(pairs.values, exact.flip(0)[:3], rtol=1e-5)  # float32 against float64
+    assert average(problem).notes[0].startswith("computed in float32: ")
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32])
+def test_what_rounding_keeps_from_the_tolerance_is_not_called_converged(dtype):
+    half = torch.randn(12, 12, generator=torch.Generator().manual_seed(0))
+    operator = operators.MatrixOperator((half + half.T).to(dtype))
+    pairs = spectra.top_eigenpairs(operator, 3, accuracy=spectra.Accuracy(1e-9))
+    met = pairs.residuals <= 1e-9 * np.abs(pairs.values).max()
+    np.testing.assert_array_equal(pairs.converged, met)
+    assert not met.all()
+    kind = str(dtype).removeprefix("torch.")
+    assert pairs.outcome.startswith(f"{met.sum()} of 3 eigenpairs met the tolerance 1e-09")
+    assert pairs.outcome.endswith(f"{3 - met.sum()} limited by the rounding of products in {kind}")
+
+
+def test_linearity_of_losses_that_cancel_and_of_zeros_is_no_alarm():
+    skew = torch.diag(torch.linspace(1, 2, 5))
+    zero = operators.MatrixOperator(torch.zeros(5, 5))
+    parts = {"one": operators.MatrixOperator(skew), "two": operators.MatrixOperator(-skew)}
+    nearly = operators.MatrixOperator(1e-8 * skew)
+    assert operators.linearity({**parts, AVERAGE: nearly}).passed
+    assert operators.linearity({"one": zero, "two": zero, AVERAGE: zero}).value == 0.0
