@@ -45,8 +45,9 @@ def probe(operator: SymmetricOperator, name: str, seed: int = 0) -> Check:
 
 
 def linearity(operators: Mapping[str, SymmetricOperator], seed: int = 0) -> Check:
-    """||H_average v - (1 / T) sum_t H_t v|| / max(||H_average v||, (1 / T) sum_t ||H_t v||) for a random v, 0 for zeros:
-    tasks and average must agree. Holds for Hessians and Gauss-Newton matrices, not for Fisher matrices. T + 1 products.
+    """||H_average v - (1 / T) sum_t H_t v|| / max(||H_average v||, (1 / T) sum_t ||H_t v||) for a random v, 0 for
+    zeros: tasks and average must agree. Holds for Hessians and Gauss-Newton matrices, not for Fisher matrices. T + 1
+    products.
     """
     average = operators[AVERAGE]
     v = _unit(generator(seed, "linearity").standard_normal(average.size), average)

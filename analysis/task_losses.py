@@ -106,8 +106,8 @@ class TaskLosses:
     @torch.inference_mode(False)
     def products(self, theta: Tensor, task: int, vectors: Tensor, duals: Tensor) -> tuple[Tensor, Tensor]:
         """H v of one task over all of theta, for each of m vectors [m, P], and d' H v on every block, [B, m, d], for
-        duals [d, P]. m products by reverse mode over reverse mode, on one graph a micro-batch. Derivatives are held against
-        differences first, see `analysis.backward`.
+        duals [d, P]. m products by reverse mode over reverse mode, on one graph a micro-batch. Derivatives are held
+        against differences first, see `analysis.backward`.
         """
         self._require_derivatives(theta, task)
         total, paired = torch.zeros_like(vectors), vectors.new_zeros(len(self._blocks), len(vectors), len(duals))
