@@ -257,6 +257,8 @@ def _own_verdict(state: State, name: str, part: nn.Module, given: Any, by_name: 
 
 def _detaches(loss: Weighted) -> bool:
     """Whether the model's or the losses' own code cuts a value off from its graph."""
+    if any(getattr(part, "padding_idx", None) is not None for part in loss.local.module.modules()):
+        return True  # the row of an embedding that stands for padding is a constant to torch
     watch = _Cuts()
     with twice_differentiable(), watch:
         loss.total(loss.local.state, loss.data[:2])
