@@ -222,10 +222,12 @@ def _wishart(rng: np.random.Generator, freedom: int, size: int) -> Array:
 
 
 def shares_check(found: TaskAgreement) -> Check:
-    """The tasks' shares of the average's eigenvalues must sum to them: the largest relative difference at converged
-    values.
+    """The tasks' shares of the average's eigenvalues must sum to them: the largest difference at converged values,
+    relative to the largest value or share at that snapshot; 0 where all of them are 0.
     """
-    gaps = np.abs(found.shares.sum(1) - found.values[:, -1]) / np.abs(found.values[:, -1]).max(1, keepdims=True)
+    differences = np.abs(found.shares.sum(1) - found.values[:, -1])
+    sizes = np.maximum(np.abs(found.values[:, -1]).max(1), np.abs(found.shares).max((1, 2)))
+    gaps = np.divide(differences, sizes[:, None], out=differences.copy(), where=sizes[:, None] != 0)
     kept = gaps[found.converged[:, -1].astype(bool)]
     limit = 1e-4
     return Check(

@@ -58,8 +58,15 @@ def usual_trial(run: Trajectory) -> Trial:
     """The steps that a run took: its own learning rate, and its order where it kept to one.
 
     A run on the mean of T losses at rate r moves as one on their sum at r / T, which is then the rate.
+
+    Raises:
+        LandscapeError: a run that states no rate, or that climbs.
     """
     said, rate = stated(run.provenance.strategy), run.provenance.rate
+    if said.settings.get("maximize"):
+        raise LandscapeError(
+            f"{run.path} climbs (maximize=True): expected a run that goes down; give a rate, as --rate 1e-3"
+        )
     if not rate > 0 or not math.isfinite(rate):
         raise LandscapeError(f"{run.path} states no learning rate above 0, got {rate}: give one, as --rate 1e-3")
     return Trial(rate / len(run.tasks) if said.mean else rate, said.order)

@@ -54,7 +54,7 @@ def require_second_derivative(block: Block) -> None:
         if (task, block.loss.columns.names) in known:
             continue
         loss = _of_one_task(block.loss, task)
-        if any(type(node).__name__ == "Error" for node in _nodes(loss, of_gradient=True)):
+        if any(type(node).__name__ == "Error" for node in nodes(loss, of_gradient=True)):
             raise _lacking(block, loss.words, None)
         known.add((task, block.loss.columns.names))
 
@@ -63,7 +63,7 @@ _TWICE: WeakKeyDictionary[Problem, set[tuple[int, tuple[str, ...]]]] = WeakKeyDi
 
 
 def _lacking(block: Block, task: str, operation: str | None) -> LandscapeError:
-    functions = (node for node in _nodes(block.loss) if issubclass(type(node), BackwardCFunction))
+    functions = (node for node in nodes(block.loss) if issubclass(type(node), BackwardCFunction))
     names = dict.fromkeys(node.name().removesuffix("Backward") for node in functions)
     named = operation or ", ".join(names) or "of a torch.autograd.Function"
     return LandscapeError(
@@ -88,7 +88,7 @@ def _of_one_task(loss: Weighted, task: int) -> Weighted:
     return Weighted(loss.local, ((task, 1.0),), loss.rows, loss.columns, loss.data)
 
 
-def _nodes(loss: Weighted, of_gradient: bool = False) -> list[Any]:
+def nodes(loss: Weighted, of_gradient: bool = False) -> list[Any]:
     """All nodes of the graph of a loss of two examples, or of its gradient."""
     leaves = {name: loss.local.state[name].detach().requires_grad_() for name in loss.columns.names}
     with twice_differentiable():

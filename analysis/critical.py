@@ -110,13 +110,14 @@ def line_curvature(near: Neighbourhood, update: Tensor) -> tuple[Array, Array]:
 
     With v = u / ||u||, (L(h v) - 2 L(0) + L(-h v)) / h^2 at h / 2, where h is the fourth root of the precision. The
     error is the change against h, and what rounding losses can do. It shares nothing with an exact product.
-    Beyond the error, it sees what derivatives do not: the kinks of piecewise-linear activations between two steps.
+    Beyond the error, it sees what derivatives do not: the kinks of piecewise-linear activations between two steps. NaN
+    along an update of length 0, which has no direction.
 
     Cost: 5 forward passes.
     """
     length = update.norm()
     if not length > 0:
-        return np.zeros(len(near.names)), np.zeros(len(near.names))
+        return np.full(len(near.names), np.nan), np.full(len(near.names), np.nan)
     unit = update.to(near.device, torch.float64) / length
     rounding = torch.finfo(near.problem.dtype).eps
     base, coarse = near.losses(), float(rounding**0.25)

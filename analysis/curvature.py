@@ -12,10 +12,12 @@ from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
 from analysis import memory, subsets
+from analysis.backward import require_derivatives
 from analysis.blame import blamed, no_second_derivative, non_finite, require_second_derivative
 from analysis.kinds import Fisher, GaussNewton, Hessian, Kind, gradient
-from analysis.linear import Operator, applied
+from analysis.linear import Operator, applied, numpy_type
 from analysis.local import Local, Part, Weighted, twice_differentiable
+from analysis.precision import at_least_single, sufficient
 from analysis.product_choice import AUTO, Auto
 from analysis.products import Block, CentralDifferences, Running, Way
 from analysis.results import AVERAGE, Array
@@ -32,7 +34,8 @@ Weights: TypeAlias = str | Sequence[float] | Mapping[str, float]
 class Location:
     """A problem at one theta [P] with its buffers [Q], on its evaluation set or on other examples.
 
-    Heads, buffers and all parameters that are not asked for are constants. Nothing here changes the problem.
+    Heads, buffers and all parameters that are not asked for are constants. Nothing here changes the problem. One in
+    half precision is computed in float32, and `notes` says so.
 
     Args:
         theta, buffers: arrays as a trajectory holds them, or tensors.
@@ -42,14 +45,14 @@ class Location:
         LandscapeError: theta of another length than the problem's layout.
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self, problem: Problem, theta: Array | Tensor, buffers: Array | Tensor, data: Batch | None = None
     ) -> None:
-        self.problem = problem
-        self.data = problem.evaluation if data is None else data
-        there = torch.as_tensor(np.asarray(theta) if not isinstance(theta, Tensor) else theta)
-        state = torch.as_tensor(np.asarray(buffers) if not isinstance(buffers, Tensor) else buffers)
-        self.local = Local(problem, there, state.to(problem.device))
+        self.problem, self.notes = sufficient(problem)
+        self.data = self.problem.evaluation if data is None else data.to(self.problem.device, self.problem.dtype)
+        there, state = (_plain(given) for given in (theta, buffers))
+        self.local = Local(self.problem, there, state.to(problem.device))
 
     def operator(
         self, of: Weights = AVERAGE, on: Subset = Shared(), kind: Kind = Hessian(), product: Way | Auto = AUTO
@@ -93,6 +96,12 @@ class Location:
         return Block(kind, loss)
 
 
+def _plain(given: Array | Tensor) -> Tensor:
+    """A tensor that autograd takes, also of one that was made in inference mode."""
+    tensor = given if isinstance(given, Tensor) else torch.as_tensor(np.asarray(given))
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
 def weights_of(problem: Problem, of: Weights) -> list[float]:
     """One weight for every task.
 
@@ -127,9 +136,12 @@ class _Working:
     def running(self) -> Running:
         if self._running is None:
             with no_second_derivative(self.block):
-                if not isinstance(self._asked, CentralDifferences):
+                second = not isinstance(self._asked, CentralDifferences)
+                if second:
                     require_second_derivative(self.block)
-                self._running, self.notes = opened(self.block, self._asked)
+                unsure = require_derivatives(self.block, second)
+                self._running, notes = opened(self.block, self._asked)
+                self.notes = [*unsure, *notes]
         return self._running
 
     @torch.inference_mode(False)
@@ -209,7 +221,11 @@ class CurvatureOperator(Operator):
         """What was done otherwise than asked for."""
         self._working.running()
         attention = ("attention by the mathematical kernel: fused ones have no second derivative",)
-        return (*(attention if self.location.local.uses_attention() else ()), *self._working.notes)
+        return (
+            *self.location.notes,
+            *(attention if self.location.local.uses_attention() else ()),
+            *self._working.notes,
+        )
 
     def gradient(self) -> Tensor:
         """Gradient [n] of the same loss with respect to the same parameters, in float64. Cost: one gradient."""
@@ -276,10 +292,10 @@ class CrossBlock:
 
         def by(block: CrossBlock, given: Array) -> Array:
             there = torch.from_numpy(np.ascontiguousarray(given)).to(block.device, block.dtype)
-            return np.asarray((block @ there).cpu().numpy())
+            return np.asarray((block @ there).to(at_least_single(block.dtype)).cpu().numpy())
 
         there, back = functools.partial(by, self), functools.partial(by, self.T)
-        kind = np.dtype(str(self.dtype).removeprefix("torch."))
+        kind = numpy_type(self.dtype)
         return LinearOperator(self.shape, matvec=there, rmatvec=back, matmat=there, rmatmat=back, dtype=kind)
 
     def __repr__(self) -> str:

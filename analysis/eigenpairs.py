@@ -101,11 +101,11 @@ def top_eigenpairs(
     """The `count` eigenpairs at one end of the spectrum, by Lanczos with thick restart (Wu & Simon 2000).
 
     Stops when the residuals, which the search knows without a product, of all pairs are below tolerance times the
-    largest |value| asked for (or the rounding of a product, 100 eps times its length, where that is more), or when
-    `accuracy.products` are used up; then `check` measures them by fresh products, and a pair is called converged when
-    what was measured meets the tolerance. Some eigenvalue lies within the residual of every value;
-    `Eigenpairs.gap_error` is tighter where neighbours are known. Where products are not finite, nothing is: NaN, not
-    converged.
+    largest |value| asked for, or below the rounding of a product, 100 eps times its length, or when `accuracy.products`
+    are used up; then `check` measures them by fresh products, and a pair is called converged when what was measured
+    meets the tolerance. Where rounding is in the way of that, `outcome` says so. Some eigenvalue lies within the
+    residual of every value; `Eigenpairs.gap_error` is tighter where neighbours are known. Where products are not
+    finite, nothing is: NaN, not converged.
 
     Args:
         start: [n] or [k, n], vectors that are near those looked for: they warm the search. In a block of b they are
@@ -170,10 +170,12 @@ def _measured(search: Search, check: ResidualCheck) -> Eigenpairs:
 def _outcome(search: Search, values: Array, residuals: Array, converged: Array) -> str:
     scale = max(float(np.abs(values).max()), float(np.finfo(np.float64).tiny))
     reached = f"{int(converged.sum())} of {len(values)} eigenpairs met the tolerance {search.accuracy.tolerance:.1g}"
-    return (
-        f"{reached} after {search.krylov.products} products: residuals up to {residuals.max() / scale:.1e} of the "
-        "largest value"
-    )
+    found = f"{reached} after {search.krylov.products} products: residuals up to {residuals.max() / scale:.1e} of the "
+    rounded = int((~converged).sum())
+    if not rounded or search.krylov.noise <= search.bound(values):
+        return f"{found}largest value"
+    dtype = str(search.krylov.operator.dtype).removeprefix("torch.")
+    return f"{found}largest value; {rounded} limited by the rounding of products in {dtype}"
 
 
 def _undefined(size: int, aim: Aim, products: int) -> Eigenpairs:

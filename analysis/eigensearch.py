@@ -114,7 +114,7 @@ class Search:
         """
         saved = Aim(state.count, state.end, state.block, state.room, state.seed)
         krylov = self.krylov
-        size, dtype = krylov.operator.size, str(krylov.operator.dtype).removeprefix("torch.")
+        size, dtype = krylov.operator.size, str(krylov.basis.dtype).removeprefix("torch.")
         if saved != self.aim or state.basis.shape[1] != size or str(state.basis.dtype) != dtype:
             raise LandscapeError(
                 f"the saved state is of {saved} in {state.basis.shape[1]} parameters of {state.basis.dtype}, expected "
@@ -135,10 +135,12 @@ class Search:
             yield
 
     def bound(self, values: Array) -> float:
-        """What a residual may be: `tolerance` of the largest |value| asked for, but no less than the rounding of a
-        product.
-        """
-        return max(self.accuracy.tolerance * float(np.abs(values).max()), self.krylov.noise)
+        """What a residual may be: `tolerance` of the largest |value| asked for."""
+        return self.accuracy.tolerance * float(np.abs(values).max())
+
+    def _reachable(self, values: Array) -> float:
+        """What a search can be asked for: no residual is expected to fall below the rounding of a product."""
+        return max(self.bound(values), self.krylov.noise)
 
     def pairs(self) -> tuple[Array, Array, Array]:
         """Values, weights as columns [m, count] and lengths of the residuals, of the pairs asked for, as the relation
@@ -174,7 +176,7 @@ class Search:
         values, _, residuals = self.pairs()
         if krylov.exhausted():
             return self._nothing_new(values)
-        good = bool((residuals <= MARGIN * self.bound(values)).all())
+        good = bool((residuals <= MARGIN * self._reachable(values)).all())
         return good and len(values) == self.aim.count and self._exhausted is None
 
     def _nothing_new(self, values: Array) -> bool:
@@ -183,7 +185,7 @@ class Search:
         """
         before, self._exhausted = self._exhausted, values
         same = before is not None and len(before) == len(values) == self.aim.count
-        if same and np.abs(values - before).max() <= self.bound(values):
+        if same and np.abs(values - before).max() <= self._reachable(values):
             return True
         self.krylov.turn_to(self.krylov.draw(self.aim.block))
         return False

@@ -10,6 +10,8 @@ import torch
 from torch import Tensor
 from torch.func import jvp
 
+from analysis.local import twice_differentiable
+from analysis.precision import sufficient
 from analysis.results import Array
 from analysis.subsets import Shared, Subset
 from landscape.data import Batch
@@ -116,6 +118,7 @@ def per_example_forms(
         raise LandscapeError(
             f"expected one weight for each of the {len(problem.tasks)} tasks, not all zero, got {list(weights)}"
         )
+    problem, _ = sufficient(problem)
     there = torch.tensor(theta, dtype=problem.dtype, device=problem.device)
     spans = on.spans(problem.layout)
     size = sum(span.stop - span.start for span in spans)
@@ -129,9 +132,10 @@ def per_example_forms(
         rows[:, span] = given[:, start : start + span.stop - span.start]
         start += span.stop - span.start
     weighted = Weighted(problem, torch.tensor(buffers, device=problem.device), weights)
-    method = _choose(weighted, there, problem.evaluation[:2], rows)
-    pieces = problem.evaluation.pieces(problem.micro_batch)
-    forms = torch.cat([method.forms(weighted, there, batch, rows) for batch in pieces])
+    with twice_differentiable():
+        method = _choose(weighted, there, problem.evaluation[:2], rows)
+        pieces = problem.evaluation.pieces(problem.micro_batch)
+        forms = torch.cat([method.forms(weighted, there, batch, rows) for batch in pieces])
     return forms.cpu().numpy(), method.label
 
 

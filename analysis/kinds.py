@@ -40,6 +40,14 @@ class Kind(Protocol):
         """The product with one vector, with forward mode over or beside reverse mode."""
         ...
 
+    def differenced(
+        self, loss: Weighted, state: State, ends: tuple[State, State], step: float, batch: Batch
+    ) -> Tensors:
+        """The product at this state with the vector v by differences between the two `ends`, `step` times v to either
+        side of it.
+        """
+        ...
+
 
 @dataclass(frozen=True)
 class Hessian:
@@ -66,6 +74,12 @@ class Hessian:
             return _tensors(grad(value)([around[name] for name in loss.rows.names]))
 
         return _tensors(jvp(gradient, (_at(state, loss.columns.names),), (list(vector),))[1])
+
+    def differenced(
+        self, loss: Weighted, state: State, ends: tuple[State, State], step: float, batch: Batch
+    ) -> Tensors:
+        high, low = (gradient(loss, end, batch) for end in ends)
+        return [(a.double() - b.double()) / (2 * step) for a, b in zip(high, low, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -111,6 +125,18 @@ class GaussNewton:
         bent = jvp(grad(summed), (at,), (moved,))[1]
         return _tensors(pull(bent)[0])
 
+    def differenced(
+        self, loss: Weighted, state: State, ends: tuple[State, State], step: float, batch: Batch
+    ) -> Tensors:
+        slopes = []
+        for end in ends:
+            outputs, rebuild = _outputs(loss, end, batch)
+            there = [output.detach().requires_grad_() for output in outputs]
+            slopes.append(_filled(_back([rebuild(there).sum()], there), there))
+        given, rows, _ = _leaves(loss, state)
+        bent = [(a - b) / (2 * step) for a, b in zip(*slopes, strict=True)]
+        return _filled(_back(_outputs(loss, given, batch)[0], rows, bent), rows)
+
 
 @dataclass(frozen=True)
 class Fisher:
@@ -136,6 +162,14 @@ class Fisher:
     def forward(self, loss: Weighted, state: State, batch: Batch, vector: Sequence[Tensor]) -> Tensors:
         _, pull, moved = _pushed(loss, state, vector, lambda around: [_values(loss, around, batch)])
         return _tensors(pull(moved)[0])
+
+    def differenced(
+        self, loss: Weighted, state: State, ends: tuple[State, State], step: float, batch: Batch
+    ) -> Tensors:
+        with torch.no_grad():
+            high, low = (_values(loss, end, batch) for end in ends)
+        given, rows, _ = _leaves(loss, state)
+        return _filled(_back([_values(loss, given, batch)], rows, [(high - low) / (2 * step)]), rows)
 
 
 def gradient(loss: Weighted, state: State, batch: Batch) -> Tensors:

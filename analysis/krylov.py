@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from analysis.operators import SymmetricOperator
+from analysis.precision import at_least_single
 from analysis.results import Array, LanczosState
 from landscape.randomness import generator
 
@@ -31,13 +32,15 @@ class Krylov:
     Replacing Q by Ritz vectors (`restart`) leaves the relation as it is: thick restart (Wu & Simon 2000, SIAM J. Matrix
     Anal. Appl. 22, 602).
 
-    Every new direction is made orthogonal to all rows twice. Rows are kept in the operator's precision, projections and
-    lengths are taken in float64, T and B are float64. Memory: (room + p) n numbers, and a few rows in float64.
+    Every new direction is made orthogonal to all rows twice. Rows are kept in the operator's precision, at least
+    float32, projections and lengths are taken in float64, T and B are float64. Memory: (room + p) n numbers, and a few
+    rows in float64.
     """
 
     def __init__(self, operator: SymmetricOperator, room: int, seed: int) -> None:
         self.operator, self.room, self.seed = operator, room, seed
-        self._rows = torch.zeros(room, operator.size, dtype=operator.dtype, device=operator.device)
+        dtype = at_least_single(operator.dtype)
+        self._rows = torch.zeros(room, operator.size, dtype=dtype, device=operator.device)
         self.size = 0
         self.projected = np.zeros((0, 0))
         self.coupling = np.zeros((0, 0))
@@ -149,7 +152,7 @@ class Krylov:
 
 def multiplied(operator: SymmetricOperator, rows: Tensor) -> Tensor:
     """H v for every row v of a block [k, n]."""
-    return torch.stack([operator @ row for row in rows])
+    return torch.stack([(operator @ row.to(operator.dtype)).to(rows.dtype) for row in rows])
 
 
 def _outside(vectors: Tensor, spaces: Sequence[Tensor]) -> tuple[Tensor, list[Array]]:

@@ -10,6 +10,7 @@ import torch
 from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
+from analysis.precision import at_least_single
 from analysis.results import Array
 from landscape.errors import LandscapeError
 
@@ -165,16 +166,21 @@ class ProductOfOne(Protocol):
 
 
 def to_scipy(operator: SymmetricOperator) -> LinearOperator:
-    """The operator for scipy's solvers, in its own precision."""
-    kind = np.dtype(str(operator.dtype).removeprefix("torch."))
+    """The operator for scipy's solvers, in its own precision, or float32 where that is more."""
+    kind = numpy_type(operator.dtype)
 
     def product(given: Array) -> Array:
         flat = given.ravel() if given.ndim == 2 and given.shape[1] == 1 else given
         there = torch.from_numpy(np.ascontiguousarray(flat)).to(operator.device, operator.dtype)
-        return np.asarray((operator @ there).cpu().numpy())
+        return np.asarray((operator @ there).to(at_least_single(operator.dtype)).cpu().numpy())
 
     shape = (operator.size, operator.size)
     return LinearOperator(shape, matvec=product, rmatvec=product, matmat=product, rmatmat=product, dtype=kind)
+
+
+def numpy_type(dtype: torch.dtype) -> np.dtype[np.floating]:
+    """numpy's name of a type; float32 for half precision, which its solvers do not know."""
+    return np.dtype(str(at_least_single(dtype)).removeprefix("torch."))
 
 
 def culprit(operator: SymmetricOperator) -> str:

@@ -9,10 +9,10 @@ from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.overrides import TorchFunctionMode
 
 from analysis.subsets import Subset
+from analysis.unfused import unfused
 from landscape.binding import bind, copied
 from landscape.data import Batch, Tree
 from landscape.errors import LandscapeError
@@ -100,8 +100,8 @@ class Local:
 
 @contextlib.contextmanager
 def twice_differentiable() -> Iterator[None]:
-    """Gradients wherever the caller stands; attention by the mathematical kernel: fused ones have but one."""
-    with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+    """Gradients wherever the caller stands, and no fused operations whose second derivatives are missing or wrong."""
+    with torch.inference_mode(False), torch.enable_grad(), unfused():
         yield
 
 

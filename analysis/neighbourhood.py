@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analysis.precision import sufficient
 from analysis.results import AVERAGE, Array
 from analysis.subsets import Shared, Subset
 from landscape.data import Batch
@@ -21,18 +22,20 @@ class Neighbourhood:
     average, over the whole evaluation set.
 
     Everything is a pure function of the move, in evaluation mode; other parameters and buffers are constants. Sums over
-    examples are float64. `passes` and `gradients` count what was done: a forward pass of the set, and a forward with
-    the backward passes of one gradient.
+    examples are float64, and a problem in half precision is computed in float32. `passes` and `gradients` count what
+    was done: a forward pass of the set, and a forward with the backward passes of one gradient.
 
     Raises:
         LandscapeError: theta of another model, or a subset that matches nothing.
     """
 
+    @torch.inference_mode(False)
     def __init__(self, problem: Problem, theta: Array, buffers: Array, on: Subset = Shared()) -> None:
         if theta.shape != (problem.layout.size,):
             raise LandscapeError(
                 f"theta has shape {list(theta.shape)}, the problem's layout expects {problem.layout.describe()}"
             )
+        problem, _ = sufficient(problem)
         self.problem, self.spans = problem, on.spans(problem.layout)
         self._index = index_tensor(np.r_[self.spans], problem.device)
         self._theta = torch.tensor(theta, dtype=problem.dtype, device=problem.device)
@@ -64,6 +67,7 @@ class Neighbourhood:
         losses = np.asarray(self.problem.evaluate(self._moved(move), self._buffers).losses.cpu())
         return np.append(losses, losses.mean())
 
+    @torch.inference_mode(False)
     def gradient(self, weights: Sequence[float], move: Tensor | None = None) -> tuple[float, Tensor]:
         """sum_t w_t L_t at theta + move, and its gradient [n], both in float64. One gradient."""
         self.gradients += 1
@@ -78,6 +82,7 @@ class Neighbourhood:
         count = len(self.problem.evaluation)
         return value / count, total / count
 
+    @torch.inference_mode(False)
     def every_gradient(self, rows: Tensor | None = None) -> Tensor:
         """Gradients of the mean loss of every task on all, or on some of the examples, [T, n] in float64. T gradients
         with one forward pass.

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -94,7 +94,8 @@ class SquaredGradients:
 @dataclass(frozen=True)
 class StoredMoments:
     """P_t = 1 / (sqrt(v_t) + epsilon) with the second moments that the run's own optimisers had at the snapshot, bias
-    corrected: of Adam, AdamW and RMSprop. A strategy with one state for theta has one P for all tasks.
+    corrected: of Adam, AdamW and RMSprop; of a centred RMSprop less the squared mean gradient. A strategy with one
+    state for theta has one P for all tasks.
 
     A trajectory keeps the states of its last snapshot only.
     """
@@ -128,7 +129,7 @@ class StoredMoments:
             rows = slice(number, number + 1) if slots is of_theta and shared > 1 else slice(None)
             for place, slot in enumerate(slots):
                 if place in state:
-                    value = state[place].get(f"max_{key}", state[place][key]).to(ground.squares).reshape(-1)
+                    value = _second_moment(state[place], key).to(ground.squares).reshape(-1)
                     correction = 1 - beta ** float(state[place]["step"]) if beta else 1.0
                     found[rows, slot.span] = _inverse_root(value / correction, epsilon)
         return found
@@ -150,6 +151,14 @@ def named(word: str) -> Preconditioner:
 
 def _inverse_root(values: Tensor, epsilon: float) -> Tensor:
     return torch.where(values > 0, 1 / (values.sqrt() + epsilon), 0.0)
+
+
+def _second_moment(state: Mapping[str, Tensor], key: str) -> Tensor:
+    """What an optimiser takes the root of: its running mean square, the largest so far where it keeps that (amsgrad),
+    or the variance where it keeps the mean too (centred).
+    """
+    value = state.get(f"max_{key}", state[key]).double()
+    return value - state["grad_avg"].double() ** 2 if "grad_avg" in state else value
 
 
 def _beta(optimiser: str, settings: dict[str, object]) -> float:

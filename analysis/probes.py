@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from analysis.operators import MatrixOperator, SymmetricOperator
+from analysis.precision import at_least_single
 from analysis.results import Array
 
 
@@ -56,10 +57,10 @@ class Gaussian:
 
 
 def drawn(probe: Probe, count: int, operator: SymmetricOperator, rng: np.random.Generator) -> Tensor:
-    """`count` probes as columns [n, count], in the operator's precision and on its device."""
+    """`count` probes as columns [n, count], in the operator's precision, at least float32, and on its device."""
     columns = [probe.draw(operator.size, rng) for _ in range(count)]
     block = np.stack(columns, 1) if columns else np.zeros((operator.size, 0))
-    return torch.from_numpy(block).to(operator.device, operator.dtype)
+    return torch.from_numpy(block).to(operator.device, at_least_single(operator.dtype))
 
 
 def block_product(operator: SymmetricOperator, block: Tensor, width: int = 0) -> Tensor:
@@ -69,7 +70,8 @@ def block_product(operator: SymmetricOperator, block: Tensor, width: int = 0) ->
     """
     if not block.shape[1]:
         return torch.zeros_like(block)
+    given = block.to(operator.dtype)
     if isinstance(operator, MatrixOperator) or hasattr(operator, "to_scipy"):
         parts = range(0, block.shape[1], width or block.shape[1])
-        return torch.cat([operator @ block[:, k : k + (width or block.shape[1])] for k in parts], 1)
-    return torch.stack([operator @ column for column in block.T], 1)
+        return torch.cat([operator @ given[:, k : k + (width or block.shape[1])] for k in parts], 1).to(block.dtype)
+    return torch.stack([operator @ column for column in given.T], 1).to(block.dtype)

@@ -40,7 +40,7 @@ def rules(operator: SymmetricOperator, starts: Tensor, degree: int) -> list[Rule
     Cost: at most k min(degree, n) products, `degree` blocks of k; memory of k (degree + 1) n numbers.
     """
     size, count = min(degree, operator.size), starts.shape[1]
-    basis = torch.zeros(count, size + 1, operator.size, dtype=operator.dtype, device=operator.device)
+    basis = torch.zeros(count, size + 1, operator.size, dtype=starts.dtype, device=operator.device)
     alpha, beta = (np.zeros((count, size)) for _ in range(2))
     basis[:, 0] = (starts / torch.linalg.vector_norm(starts, dim=0)).T
     scale, length, exact = np.zeros(count), np.zeros(count, int), np.zeros(count, bool)

@@ -3,14 +3,70 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+from landscape.errors import LandscapeError
+from landscape.optimisers import Optimiser
+from landscape.strategies import (
+    AdaTask,
+    Alternating,
+    Averaged,
+    Count,
+    Fixed,
+    Grouped,
+    Independent,
+    Mean,
+    NextBatch,
+    OwnStates,
+    Reversed,
+    SameBatch,
+    SharedState,
+    Shuffled,
+    SingleTask,
+    Size,
+    Strategy,
+    Sum,
+    Weights,
+)
+
+_STRATEGIES = (AdaTask, Alternating, Averaged, Grouped, Independent, SingleTask)
+_PARTS = (Count, Fixed, Mean, NextBatch, OwnStates, Reversed, SameBatch, SharedState, Shuffled, Size, Sum, Weights)
+_KINDS: dict[str, Callable[..., Any]] = {kind.__name__: kind for kind in (*_STRATEGIES, *_PARTS)}
+
+
+def parse_strategy(text: str) -> Strategy | None:
+    """The strategy whose repr this is, equal to the one that was stored; None for anything else, as a user's own
+    description of a training loop.
+
+    Only strategies, their parts and optimisers of `torch.optim` are made, of literals.
+    """
+    try:
+        found = _read(ast.parse(text, mode="eval").body)
+    except (SyntaxError, TypeError, ValueError, MemoryError, RecursionError):  # a LandscapeError is a ValueError
+        return None
+    return found if isinstance(found, _STRATEGIES) else None
+
+
+def _read(node: ast.expr) -> Any:
+    match node:
+        case ast.Call(func=ast.Name(id=name), args=args, keywords=given):
+            settings = {str(one.arg): _read(one.value) for one in given}
+            if name in _KINDS:
+                return _KINDS[name](*(_read(one) for one in args), **settings)
+            if args:
+                raise LandscapeError(f"expected the settings of {name} by their names")
+            return Optimiser(name, **settings)
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="np" | "numpy")), args=[number], keywords=[]):
+            return ast.literal_eval(number)  # numbers of numpy write themselves as np.float64(0.1)
+    return ast.literal_eval(node)
 
 
 @dataclass(frozen=True)
 class Stated:
-    """Name and optimiser of a strategy; `order` is a fixed order of tasks, empty where none is stated; `mean` whether
-    it steps on the losses' mean rather than their sum.
+    """Name and optimiser of a strategy with all its settings, torch's defaults among them; `order` is a fixed order of
+    tasks, empty where none is stated; `mean` whether it steps on the losses' mean rather than their sum.
     """
 
     name: str = ""
@@ -22,33 +78,18 @@ class Stated:
 
 def stated(strategy: str) -> Stated:
     """The parts of `Independent(optimiser=Adam(lr=0.001), order=Fixed(2, 0, 1), ...)`; an empty answer to a text that
-    is no such thing, as a user's own description of a training loop.
+    is no such thing.
     """
-    try:
-        whole = ast.parse(strategy, mode="eval").body
-    except (SyntaxError, ValueError, MemoryError, RecursionError):
+    found = parse_strategy(strategy)
+    if found is None:
         return Stated()
-    name, parts = _call(whole)
-    optimiser, settings = _call(parts.get("optimiser"))
-    order = parts.get("order")
-    fixed = isinstance(order, ast.Call) and _call(order)[0] == "Fixed" and name in ("Alternating", "Independent")
+    order: tuple[int, ...] = ()
+    if isinstance(found, Alternating | Independent) and isinstance(found.order, Fixed):
+        order = found.order.order
     return Stated(
-        name,
-        optimiser,
-        {key: _literal(value) for key, value in settings.items()},
-        tuple(_literal(value) for value in order.args) if fixed and isinstance(order, ast.Call) else (),
-        name == "Averaged" and _call(parts.get("reduction"))[0] == "Mean",
+        type(found).__name__,
+        found.optimiser.name,
+        found.optimiser.whole,
+        order,
+        isinstance(found, Averaged) and isinstance(found.reduction, Mean),
     )
-
-
-def _call(node: ast.expr | None) -> tuple[str, dict[str, ast.expr]]:
-    if not isinstance(node, ast.Call) or not isinstance(node.func, ast.Name):
-        return "", {}
-    return node.func.id, {word.arg: word.value for word in node.keywords if word.arg}
-
-
-def _literal(node: ast.expr) -> Any:
-    try:
-        return ast.literal_eval(node)
-    except ValueError:
-        return None

@@ -6,9 +6,13 @@ from collections.abc import Callable
 
 import torch
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from analysis.backward import require_derivatives
+from analysis.curvature import Location
 from analysis.examples import Examples
+from analysis.kinds import Hessian
+from analysis.local import twice_differentiable
+from analysis.subsets import Everything
 from landscape.errors import LandscapeError, failures_of
 from landscape.problem import Problem
 from landscape.randomness import generator
@@ -33,13 +37,16 @@ class TaskLosses:
     `told` hears of every gradient and every product over the examples.
     """
 
+    @torch.inference_mode(False)
     def __init__(
         self, problem: Problem, buffers: Array, examples: Examples, seed: int, told: Callable[[int], None]
     ) -> None:
+        self._given = problem
         self._problem = problem.to(dtype=torch.float64)
         self._buffers = torch.tensor(buffers, device=problem.device)
         self._batch = examples.batch.to(problem.device, torch.float64)
         self._told = told
+        self._trusted: set[int] = set()
         self.examples = len(self._batch)
         order = torch.from_numpy(generator(seed, "alternation").permutation(self.examples)).to(problem.device)
         self._blocks = torch.tensor_split(order, block_count(self.examples))
@@ -55,6 +62,7 @@ class TaskLosses:
         unit = max(torch.finfo(loss.dtype).eps for losses in parts for loss in losses)
         return torch.cat([torch.stack([loss.double() for loss in losses]) for losses in parts], 1), unit
 
+    @torch.inference_mode(False)
     def gradient(self, theta: Tensor, task: int, without: int = -1) -> Tensor:
         """The gradient of one task's mean loss, [P]. One forward and one backward pass."""
         total, kept = torch.zeros_like(theta), self._kept(without)
@@ -69,6 +77,7 @@ class TaskLosses:
         found: Tensor = torch.tensordot(self.shares, self.block_gradients(theta), 1)
         return found
 
+    @torch.inference_mode(False)
     def block_gradients(self, theta: Tensor) -> Tensor:
         """Of every task on every block, [B, T, P]. One forward and T backward passes."""
         tasks = range(len(self._problem.tasks))
@@ -76,7 +85,7 @@ class TaskLosses:
         for block, rows_of_block in enumerate(self._blocks):
             for rows in self._pieces(block):
                 leaf = theta.detach().clone().requires_grad_()
-                with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):
+                with twice_differentiable():
                     losses = [loss.sum() for loss in self._losses(leaf, rows)]
                 for t in tasks:
                     keep = t < tasks[-1]
@@ -94,10 +103,13 @@ class TaskLosses:
         left: Tensor = (whole - share * blocks[block]) / (1 - share)
         return left
 
+    @torch.inference_mode(False)
     def products(self, theta: Tensor, task: int, vectors: Tensor, duals: Tensor) -> tuple[Tensor, Tensor]:
         """H v of one task over all of theta, for each of m vectors [m, P], and d' H v on every block, [B, m, d], for
-        duals [d, P]. m products by reverse mode over reverse mode, on one graph a micro-batch.
+        duals [d, P]. m products by reverse mode over reverse mode, on one graph a micro-batch. Derivatives are held
+        against differences first, see `analysis.backward`.
         """
+        self._require_derivatives(theta, task)
         total, paired = torch.zeros_like(vectors), vectors.new_zeros(len(self._blocks), len(vectors), len(duals))
         for block, rows_of_block in enumerate(self._blocks):
             mean = torch.zeros_like(vectors)
@@ -120,6 +132,12 @@ class TaskLosses:
         squares: Tensor = torch.tensordot(self.shares, influences**2, 1)
         return (squares / (len(influences) - 1)).sqrt()
 
+    def _require_derivatives(self, theta: Tensor, task: int) -> None:
+        if task not in self._trusted:
+            self._trusted.add(task)
+            here = Location(self._given, theta, self._buffers, self._batch)
+            require_derivatives(here.block(self._given.names[task], Everything(), Everything(), Hessian()))
+
     def _kept(self, without: int) -> list[int]:
         return [block for block in range(len(self._blocks)) if block != without]
 
@@ -132,7 +150,7 @@ class TaskLosses:
     def _first(self, theta: Tensor, rows: Tensor, task: int, block: int, again: bool) -> tuple[Tensor, Tensor]:
         """theta as a leaf, and the gradient of one task's summed loss, to be differentiated again or not."""
         leaf = theta.detach().clone().requires_grad_()
-        with torch.enable_grad(), sdpa_kernel(SDPBackend.MATH):  # fused attention has no second derivative
+        with twice_differentiable():
             loss = self._losses(leaf, rows)[task].sum()
             (gradient,) = torch.autograd.grad(loss, leaf, create_graph=again, materialize_grads=True)
         self._require_finite(gradient, "gradient", task, block)

@@ -59,7 +59,13 @@ class Optimiser:
     @property
     def rate(self) -> float:
         """The learning rate, torch's default where none was given."""
-        return float(self.build([nn.Parameter(torch.zeros(1, 1))]).param_groups[0]["lr"])
+        return float(self.whole["lr"])
+
+    @property
+    def whole(self) -> dict[str, Any]:
+        """All settings by name, torch's defaults where none were given."""
+        group = self.build([nn.Parameter(torch.zeros(1, 1))]).param_groups[0]
+        return {name: value for name, value in group.items() if name != "params"}
 
     def at_rate(self, rate: float) -> Optimiser:
         """The same optimiser with another learning rate."""

@@ -106,9 +106,13 @@ def test_what_was_interrupted_is_gone_on_with_to_the_same_bytes(tmp_path):
 
 
 @pytest.mark.parametrize("strategy", [Independent, Alternating, Averaged])
-@pytest.mark.parametrize("name", ["Adam", "RMSprop"])
-def test_stored_moments_are_those_of_the_runs_own_optimisers(tmp_path, strategy, name):
-    optimiser = Optimiser(name, lr=1e-2)
+@pytest.mark.parametrize(
+    ("name", "settings"),
+    [("Adam", {}), ("Adam", {"amsgrad": True}), ("RMSprop", {}), ("RMSprop", {"centered": True})],
+    ids=str,
+)
+def test_stored_moments_are_those_of_the_runs_own_optimisers(tmp_path, strategy, name, settings):
+    optimiser = Optimiser(name, lr=1e-2, **settings)
     problem, run = recorded(tmp_path, strategy(optimiser))
     states = strategy(optimiser).states(2)
     snapshot = list(landscape.training.train(problem, strategy(optimiser), Plan(4, 6, Every(1))))[-1]
@@ -129,9 +133,10 @@ def test_stored_moments_are_those_of_the_runs_own_optimisers(tmp_path, strategy,
         ):
             for parameter in parameters:
                 state = which.state[parameter]
-                moment = (
-                    state["exp_avg_sq"] / (1 - 0.999 ** float(state["step"])) if name == "Adam" else state["square_avg"]
-                )
+                if name == "Adam":
+                    moment = state["max_exp_avg_sq" if settings else "exp_avg_sq"] / (1 - 0.999 ** float(state["step"]))
+                else:
+                    moment = state["square_avg"] - (state["grad_avg"] ** 2 if settings else 0.0)
                 slot = next(s for s in problem.layout.slots if space.parameters[s.name] is parameter)
                 expected = torch.where(moment > 0, 1 / (moment.sqrt() + 1e-8), 0.0)
                 torch.testing.assert_close(found[task, slot.span], expected.reshape(-1), rtol=1e-12, atol=0)

@@ -335,7 +335,7 @@ def test_a_radius_or_noise_of_zero_and_another_models_theta_are_refused():
         mean_rise(near, 0.0, torch.ones(SIZE), 3)
     with pytest.raises(LandscapeError, match=r"theta has shape \[3\]"):
         Neighbourhood(problem, np.zeros(3), NONE)
-    assert line_curvature(near, torch.zeros(SIZE))[0].tolist() == [0, 0, 0]
+    assert np.isnan(line_curvature(near, torch.zeros(SIZE))).all(), "no direction"
 
 
 def test_a_loss_that_does_not_depend_on_the_parameters_has_no_critical_rate():

@@ -62,7 +62,8 @@ def test_pairs_have_true_residuals_unit_vectors_and_eigenvalues_within_them(name
     np.testing.assert_allclose(found.residuals, fresh, atol=1e-14 * scale * len(matrix))
     for value, residual in zip(found.values, found.residuals, strict=True):
         assert np.abs(exact - value).min() <= residual + 1e-13 * scale
-    assert found.converged.all()
+    zeros = np.abs(found.values).max() < 1e-12  # what rounding makes of zeros meets no tolerance relative to itself
+    assert found.converged.all() or (zeros and "limited by the rounding" in found.outcome)
     assert (found.residuals <= 1e-9 * scale).all()
 
 
