@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
+from analysis.examining import tasks_of
 from analysis.operators import hessians
 from analysis.settings import LINES, Settings, SurfaceSettings
 from landscape import training
@@ -103,7 +104,9 @@ def plan(settings: Settings, problem: Problem, workers: int, left: Left | None =
     train = sum(step[n] * trained[n] for n in range(count)) + evaluation * (sum(trained) / chosen.every + runs)
     feet = left.feet * snapshots_of(settings)
     at = len(set(settings.hessian.at)) or min(snapshots_of(settings), settings.hessian.snapshots)
-    pairs = left.spectra * at * (len(problem.tasks) + 1) * settings.hessian.top
+    operators = len(settings.hessian.tasks) or len(problem.tasks) + 1
+    asked = [task for task in tasks_of(settings.hessian, problem.layout) if task.what == "eigenvalues"]
+    pairs = left.spectra * at * operators * settings.hessian.top * len(asked)
     figures = FIGURES + FIGURES_A_PLANE * planes_of(settings) + count
     return [
         Stage("search of learning rates", sum(left.rates), "short runs", _shared(search, sum(left.rates), workers)),

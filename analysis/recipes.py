@@ -30,9 +30,11 @@ UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 
 def place(text: str, runs: Sequence[Trajectory]) -> Place:
-    """A snapshot from `RUN@STEP`, `RUN@first`, `RUN@last` or `RUN`: the run by its name, the step by its number."""
-    name, _, step = text.partition("@")
+    """A snapshot from `RUN@STEP`, `RUN@first`, `RUN@last` or `RUN`: the run by its name, in which an @ may stand, the
+    step by its number.
+    """
     by_name = {run.name: run for run in runs}
+    name, _, step = (text, "", "") if text in by_name or "@" not in text else text.rpartition("@")
     if name not in by_name:
         raise unknown("run", name, by_name)
     run = by_name[name]

@@ -10,7 +10,7 @@ from typing import Any
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
 
-from analysis.archive import safe_name
+from analysis.archive import distinct_name
 from landscape.errors import LandscapeError, unknown
 from landscape.optimisers import Optimiser
 from landscape.schedules import Every
@@ -65,9 +65,14 @@ class StrategySettings(_Section):
         return not (self.rate or self.movement_of)
 
     @property
+    def shown(self) -> str:
+        """The label of its runs, by default the strategy's name."""
+        return self.label or self.name
+
+    @property
     def title(self) -> str:
-        """The label, by default the name, made safe for file names."""
-        return safe_name(self.label or self.name)
+        """The same for files and groups of results."""
+        return distinct_name(self.shown)
 
     def strategy(self, optimiser: str, rate: float) -> Strategy:
         """The strategy with this optimiser at this rate."""
@@ -198,7 +203,7 @@ class SurfaceSettings(_Section):
     @property
     def title(self) -> str:
         """The plane's name in a results file."""
-        return safe_name(self.label or (f"{self.plane}-{self.seed}" if self.plane in _DRAWN else self.plane))
+        return distinct_name(self.label or (f"{self.plane}-{self.seed}" if self.plane in _DRAWN else self.plane))
 
 
 class ConnectSettings(_Section):
@@ -247,7 +252,15 @@ class ConnectSettings(_Section):
     @property
     def title(self) -> str:
         """The name in a results file."""
-        return safe_name(self.label or ("-to-".join(self.between) if self.between else "ends"))
+        if self.label or not self.between:
+            return distinct_name(self.label or "ends")
+        return "-to-".join(_safe_place(text) for text in self.between)
+
+
+def _safe_place(text: str) -> str:
+    """`RUN_STEP` for a group, from `RUN@STEP`."""
+    run, at, step = text.rpartition("@")
+    return f"{distinct_name(run)}_{distinct_name(step)}" if at else distinct_name(text)
 
 
 ENDS = ("largest", "smallest", "both", "magnitude")
@@ -390,10 +403,16 @@ class Settings(_Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
-        titles = [s.title for s in self.strategies]
-        for title in titles:
-            if titles.count(title) > 1:
+        titles = [s.shown for s in self.strategies]
+        files = [s.title.casefold() for s in self.strategies]  # some file systems take these for one
+        for title, file in zip(titles, files, strict=True):
+            if files.count(file) > 1:
                 raise ValueError(f"two strategies are called {title!r}: give one of them another label")
+        first = f"seed-{self.seeds[0]}"
+        if self.surface.label == first and len(self.seeds) > 1:
+            raise ValueError(
+                f"surface.label: expected another name than {first!r}, which the plane of the first seed's runs has"
+            )
         if len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise ValueError(f"expected distinct seeds of 0 or more, got {self.seeds}")
         if self.search.seed in self.seeds and any(s.searched for s in self.strategies):
@@ -412,12 +431,12 @@ class Settings(_Section):
         if not strategy.movement_of:
             return
         if strategy.rate:
-            raise ValueError(f"{strategy.title} has a rate and a movement_of: expected one of them, leave one out")
+            raise ValueError(f"{strategy.shown} has a rate and a movement_of: expected one of them, leave one out")
         if strategy.movement_of not in titles:
             raise unknown("strategy in movement_of", strategy.movement_of, titles)
         if self.strategies[titles.index(strategy.movement_of)].movement_of:
             raise ValueError(
-                f"{strategy.title} takes the movement of {strategy.movement_of}, which takes another's: expected a "
+                f"{strategy.shown} takes the movement of {strategy.movement_of}, which takes another's: expected a "
                 "strategy with a rate of its own"
             )
 

@@ -82,7 +82,7 @@ def contents(results: Path) -> Contents:
         changed=_changed(entries),
         ensembles=(*_all(entries, SurfaceEnsemble), *_all(entries, ProfileEnsemble)),
         profiles=tuple(_profiles(entries).values()),
-        trust=tuple(_trust(entries, title) for title in _titles(entries)),
+        trust=_trusts(entries),
         conflicts=_with_shadows(entries, ConflictMap),
         eigenvalues=tuple(
             e.record
@@ -158,8 +158,9 @@ def _curvatures(entries: Mapping[str, Entry]) -> tuple[Curvature, ...]:
         head, _, tail = group.partition("/")
         what, _, suffix = head.partition("-")
         record, run = entry.record, tail.partition("/")[0]
-        layer = "layer-" in suffix
-        title = "-".join([run, *([suffix.partition("layer-")[0].rstrip("-")] if layer else [suffix])]).rstrip("-")
+        layer = isinstance(record, EigenvalueTracks) and record.subset.startswith("layer ")
+        of = suffix.partition("layer-")[0].rstrip("-") if layer else suffix
+        title = f"{run}-{of}" if of else run
         one = found.get(title, Curvature(title))
         match record:
             case EigenvalueTracks() if layer:
@@ -278,14 +279,31 @@ def _title(entries: Mapping[str, Entry], group: str) -> str:
     return str(entries[group].provenance.settings.get("title") or group.split("/")[1])
 
 
-def _trust(entries: Mapping[str, Entry], title: str) -> Trust:
+def _names_on(entries: Mapping[str, Entry], title: str) -> list[str]:
+    """What surfaces on one plane are called, under evaluation examples and frozen statistics first."""
+    kinds = (Surface, Interpolation)
+    names = {g.split("/")[1] for g, e in entries.items() if isinstance(e.record, kinds) and _title(entries, g) == title}
+    return sorted(names, key=lambda name: (name != title, name))
+
+
+def _trusts(entries: Mapping[str, Entry]) -> tuple[Trust, ...]:
+    """How far the surfaces on every plane can be trusted, those under other conditions after the first."""
+    found: list[Trust] = []
+    for title in _titles(entries):
+        first, *others = [_trust(entries, title, name) for name in _names_on(entries, title)]
+        rest = [replace(one, faithfulness=None, stability=None) for one in others if one.feet or one.shape is not None]
+        found += [first, *rest]
+    return tuple(found)
+
+
+def _trust(entries: Mapping[str, Entry], title: str, name: str) -> Trust:
     def one(kind: str, of: type[Kind]) -> Kind | None:
-        entry = entries.get(f"{kind}/{title}")
+        entry = entries.get(kind)
         return entry.record if entry is not None and isinstance(entry.record, of) else None
 
-    feet = [e.record for g, e in entries.items() if g.startswith(f"feet/{title}/") and isinstance(e.record, Feet)]
-    known = one("faithfulness", Faithfulness), one("stability", PlaneStability)
-    return Trust(title, *known, tuple(feet), one("shape", SurfaceShape))
+    feet = [e.record for g, e in entries.items() if g.startswith(f"feet/{name}/") and isinstance(e.record, Feet)]
+    known = one(f"faithfulness/{title}", Faithfulness), one(f"stability/{title}", PlaneStability)
+    return Trust(name, *known, tuple(feet), one(f"shape/{name}", SurfaceShape))
 
 
 def _with_shadows(entries: Mapping[str, Entry], kind: type[Kind]) -> tuple[tuple[Kind, tuple[Shadow, ...]], ...]:
@@ -295,14 +313,20 @@ def _with_shadows(entries: Mapping[str, Entry], kind: type[Kind]) -> tuple[tuple
 
 def _is_variant(entries: Mapping[str, Entry], group: str) -> bool:
     """Whether a surface is of other data or statistics than the first one on its plane."""
-    return group != f"surface/{_title(entries, group)}"
+    return group != _first_surface(entries, _title(entries, group))
+
+
+def _first_surface(entries: Mapping[str, Entry], title: str) -> str:
+    """The group of the first surface on a plane, under evaluation examples and frozen statistics where there is one."""
+    groups = [f"surface/{name}" for name in _names_on(entries, title)]
+    return next((group for group in groups if group in entries), f"surface/{title}")
 
 
 def _changed(entries: Mapping[str, Entry]) -> tuple[tuple[Surface, Surface], ...]:
     """Surfaces under other conditions, each beside the first one on its plane."""
     pairs = []
     for group, surface in _surfaces(entries):
-        first = entries.get(f"surface/{_title(entries, group)}")
+        first = entries.get(_first_surface(entries, _title(entries, group)))
         if _is_variant(entries, group) and first is not None and isinstance(first.record, Surface):
             pairs.append((first.record, surface))
     return tuple(pairs)
