@@ -163,8 +163,8 @@ class _Connection:
         self._desk.require_places(groups, self._made({}), advice)
 
     def _name(self, suffix: str, norm: str) -> str:
-        """The title with what tells one measurement between the points from another one."""
-        return f"{self._title}{suffix}{'' if norm == self._norms[0] else f'-{norm}'}"
+        """The title with what tells one measurement between the points from another one, whichever are made."""
+        return f"{self._title}{suffix}{'' if norm == 'frozen' else f'-{norm}'}"
 
     def _line(self, first: Place, last: Place) -> Path:
         return StraightLine(Point.at(first), Point.at(last))

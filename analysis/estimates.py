@@ -11,6 +11,8 @@ import torch
 
 from analysis.examining import tasks_of
 from analysis.operators import hessians
+from analysis.product_choice import Auto
+from analysis.recipes import memory
 from analysis.settings import LINES, Settings, SurfaceSettings
 from landscape import training
 from landscape.problem import Problem
@@ -140,7 +142,8 @@ def _evaluation_seconds(problem: Problem, settings: Settings) -> float:
 
 def _product_seconds(problem: Problem, settings: Settings) -> float:
     theta, buffers = problem.initial(settings.seeds[0])
-    average = hessians(problem, theta.cpu().numpy(), buffers.cpu().numpy())["average"]
+    product = Auto(memory(settings.hessian.max_memory))
+    average = hessians(problem, theta.cpu().numpy(), buffers.cpu().numpy(), product=product)["average"]
     return _seconds(lambda: average @ torch.ones(average.size, dtype=average.dtype, device=average.device))
 
 

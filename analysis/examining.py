@@ -408,12 +408,16 @@ def _measurement(chosen: HessianSettings) -> Measurement:
 
 
 def _compared(chosen: HessianSettings, on: Subset) -> agreement.Compared:
-    return agreement.Compared(chosen.top, chosen.batch, on, _accuracy(chosen), seed=chosen.seed)
+    return agreement.Compared(
+        chosen.top, chosen.batch, on, _accuracy(chosen), seed=chosen.seed, product=_product(chosen)
+    )
 
 
 def _measures(chosen: HessianSettings, on: Subset) -> sharpness.Measures:
     forms = (sharpness.Form(radius=chosen.radius), sharpness.Form(Elementwise(), 10 * chosen.radius))
-    return sharpness.Measures(forms, on, _accuracy(chosen), pairs=chosen.pairs, seed=chosen.seed)
+    return sharpness.Measures(
+        forms, on, _accuracy(chosen), pairs=chosen.pairs, seed=chosen.seed, product=_product(chosen)
+    )
 
 
 def _most(problem: Problem, run: Trajectory, chosen: HessianSettings, task: Task) -> int:

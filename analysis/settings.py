@@ -142,18 +142,25 @@ class SurfaceSettings(_Section):
     margin: float = Field(0.15, ge=0, description="room around what the grid is laid around, a share of its extent")
     reach: float = Field(0.0, ge=0, description="from -reach to reach along each axis; 0: found by itself")
     rise: float = Field(0.0, ge=0, description="as far as the averaged loss rises by this multiple of the centre's")
-    seed: int = Field(0, ge=0, lt=LARGEST_SEED, description="draws directions, examples and points held out")
+    seed: int = Field(
+        0,
+        ge=0,
+        lt=LARGEST_SEED,
+        description="draws directions, examples, points held out and pieces of examples",
+    )
     draws: int = Field(1, ge=1, description="random planes and lines: how many, for an ensemble")
     data: list[str] = Field(["evaluation"], min_length=1, description="evaluation, training, or both")
     batch_norm: list[str] = Field(["frozen"], min_length=1, description="frozen, reestimated, or both")
     examples: int = Field(1024, ge=1, description="training examples, for data, statistics and heads that need some")
     adaptive: float = Field(0.0, ge=0, lt=1, description="tolerance as a share of the range; 0: every point measured")
     budget: float = Field(0.2, gt=0, le=1, description="adaptive: largest share of the points that is measured")
-    conflict: bool = Field(False, description="also map how the task gradients agree")
+    conflict: bool = Field(
+        False, description="also map how the task gradients agree: on evaluation examples, with the plane's statistics"
+    )
     engine: str = Field("auto", description="auto (timed once a machine), problem, sequential:64, together:8x64")
     compiled: bool = False
     bfloat16: bool = False
-    max_memory: str = Field("2GiB", description="beyond model and data")
+    max_memory: str = Field("2GiB", description="of losses and products, beyond model and data; 1MB: 10^6, 1MiB: 2^20")
 
     @model_validator(mode="after")
     def _known_words(self) -> SurfaceSettings:
@@ -231,7 +238,7 @@ class ConnectSettings(_Section):
         0, ge=0, lt=LARGEST_SEED, description="draws examples, curves' batches and positions, and random subspaces"
     )
     engine: str = Field("auto", description="auto, problem, sequential:64, together:8x64")
-    max_memory: str = "2GiB"
+    max_memory: str = Field("2GiB", description="of losses on the way, beyond model and data; 1MB: 10^6, 1MiB: 2^20")
 
     @model_validator(mode="after")
     def _known_words(self) -> ConnectSettings:
@@ -275,10 +282,12 @@ class HessianSettings(_Section):
     snapshots: int = Field(5, ge=1)
     tolerance: float = Field(1e-2, gt=0)
     products: int = Field(60, ge=1, description="at most, for each operator at each snapshot")
-    end: str = Field("largest", description="largest, smallest, both or magnitude")
-    tasks: list[str] = Field([], description="names of tasks and `average`; empty: all")
+    end: str = Field("largest", description="of the eigenvalues: largest, smallest, both or magnitude")
+    tasks: list[str] = Field(
+        [], description="of eigenvalues, densities and traces: names of tasks and `average`; empty: all"
+    )
     on: list[str] = Field(["shared"], min_length=1, description="parameters: shared, all, head:TASK, or patterns")
-    layers: bool = Field(False, description="also every layer's own block")
+    layers: bool = Field(False, description="also the eigenvalues of every layer's own block")
     matrix: str = Field("hessian", description="hessian, gauss-newton or fisher")
     intervals: int = Field(0, ge=0, description="resamples of the examples for sampling intervals; 0: none")
     density: bool = Field(False, description="also densities, traces, norms, negative shares and effective ranks")
@@ -292,7 +301,7 @@ class HessianSettings(_Section):
     radius: float = Field(0.05, gt=0, description="of the worst case; ten times it relative to each parameter's size")
     pairs: int = Field(16, ge=1, description="pairs of draws of the average case")
     seed: int = Field(0, ge=0, lt=LARGEST_SEED, description="draws starts, probes, resamples and mini-batches")
-    max_memory: str = Field("2GiB", description="beyond model and data")
+    max_memory: str = Field("2GiB", description="of products, beyond model and data; 1MB: 10^6, 1MiB: 2^20")
 
     @model_validator(mode="after")
     def _known_words(self) -> HessianSettings:
@@ -408,6 +417,8 @@ class Settings(_Section):
         for title, file in zip(titles, files, strict=True):
             if files.count(file) > 1:
                 raise ValueError(f"two strategies are called {title!r}: give one of them another label")
+        if self.explore.baseline and self.explore.baseline not in titles:
+            raise unknown("label of a baseline in explore.baseline", self.explore.baseline, titles)
         first = f"seed-{self.seeds[0]}"
         if self.surface.label == first and len(self.seeds) > 1:
             raise ValueError(

@@ -165,7 +165,7 @@ class Study:
             self._bench(first).surface(self._of_first(settings.surface))
         self._bench(first).eigenvalues(settings.hessian)
         bench = self._bench(runs)
-        bench.explore(settings.strategies[0].shown)
+        bench.explore(settings.explore.baseline or settings.strategies[0].shown)
         bench.contrast(settings.explore)
 
     def _bench(self, runs: Sequence[Trajectory]) -> Workbench:

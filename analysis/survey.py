@@ -435,14 +435,15 @@ class _Survey:
     def _conflicts(self, plane: Plane, grid: surfaces.Grid) -> None:
         desk, group = self._desk, f"conflict/{self._title}"
         made = self._made(
-            {"plane": record_hash(plane), "data": self._problem.data_hash}, {"x": list(grid.x), "y": list(grid.y)}
+            {"plane": record_hash(plane), "data": self._problem.data_hash},
+            {"x": list(grid.x), "y": list(grid.y), "seed": self._chosen.seed},
         )
         known = desk.results.known(group, made, ConflictMap)
         if known is not None and known.done.all():
             return
         already = 0 if known is None else int(known.done.sum())
         with desk.results.stage("conflict map", grid.shape[0] * grid.shape[1] - already) as note:
-            steps = conflicts.mapping(self._problem, plane, grid, known)
+            steps = conflicts.mapping(self._problem, plane, grid, known, self._chosen.seed)
             found = desk.results.growing(group, made, steps, lambda c: int(c.done.sum()), already)
             desk.results.save({group: Entry(found, made)})
             note(f"{len(found.pairs)} pairs of tasks, {int(found.pareto.sum())} points in the grid's Pareto set")

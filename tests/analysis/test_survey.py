@@ -267,7 +267,12 @@ def test_words_that_mean_nothing_are_refused_before_anything_is_written(desk, wo
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("2GiB", 2 << 30), ("500MiB", 500 << 20), ("1.5g", 3 << 29), ("1e9", 10**9), ("64 kB", 64 << 10)]
+    ("text", "size"),
+    [
+        *(("2GiB", 2 << 30), ("500MiB", 500 << 20), ("1.5g", 3 << 29), ("3M", 3 << 20), ("1KiB", 1 << 10)),
+        *(("2GB", 2 * 10**9), ("500MB", 500 * 10**6), ("64 kB", 64_000), ("1tb", 10**12), ("1TiB", 1 << 40)),
+        *(("1e9", 10**9), ("100 B", 100), ("100", 100)),
+    ],
 )
 def test_amounts_of_memory_are_read(text, size):
     assert recipes.memory(text) == size
