@@ -112,6 +112,6 @@ def test_mistakes_are_one_sentence(full: Desk, words: tuple[str, ...], match: st
 
 def test_threads_and_processes_together_are_refused(full: Desk) -> None:
     full.refuse(
-        r"expected more threads in one process or several processes of one thread each, got --threads 2 and 3 processes",
+        r"expected more threads in one process or several processes of one thread each, got --threads 2 and 3",
         *("hessian", "run.h5", "--threads", "2", "--jobs", "3"),
     )
