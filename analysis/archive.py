@@ -84,10 +84,16 @@ def save(path: Path | str, entries: Mapping[str, Entry], drop: Sequence[str] = (
 
     The file is written anew beside the old one and then takes its place, so that a reader or a crash never meets half
     a result; writers wait for each other. Room that a replaced group leaves is used again.
+
+    The first entry that states its problem states it for the file.
+
+    Raises:
+        ArchiveError: an entry of another problem than the file's, or in the place of other runs'; nothing is written.
     """
     path = Path(path)
     with _replacing(path) as fresh:
         with h5py.File(fresh, "r+") as file:
+            _claim(file, path, entries)
             for group in (*drop, *entries):
                 if group in file:
                     del file[group]
