@@ -83,7 +83,9 @@ def may_replace(new: Made, old: Made) -> bool:
     if None not in titles and titles[0] != titles[1]:
         return False
     grown = all(mine[n][0] == theirs[n][0] or mine[n][1] > theirs[n][1] for n in theirs if n in mine and mine[n][1])
-    return grown and (theirs.keys() <= mine.keys() or not mine or (new.by_study and may_be_of_a_study(old)))
+    among = not old.runs and mine.keys() <= theirs.keys()  # earlier versions named more runs than they used
+    own = new.by_study and may_be_of_a_study(old)
+    return grown and (theirs.keys() <= mine.keys() or not mine or among or own)
 
 
 def may_be_of_a_study(made: Made) -> bool:

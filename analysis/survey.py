@@ -208,6 +208,8 @@ class _Survey:
         measured = "profile" if self._chosen.plane in LINES else "surface"
         groups = [f"{kind}/{self._title}" for kind in ON_A_PLANE]
         groups += [f"{measured}/{self._title}{suffix_of(pair)}" for pair in pairs_of(self._chosen)]
+        names = [f"{self._title}{suffix}" for suffix in VARIANTS]
+        groups += _titled(self._desk, self._title, (f"{kind}/{name}" for kind in ON_A_PLANE for name in names))
         self._desk.require_places(groups, self._made({}, {}), NAMED)
 
     def _made(self, inputs: Mapping[str, str], settings: Mapping[str, Any]) -> Provenance:
