@@ -66,8 +66,8 @@ def bounds(monkeypatch):
         ({}, "analysis.tracking"),
         ({"agreement": True}, "analysis.tracking"),
         ({"sharpness": True, "pairs": 1}, "analysis.sharpness"),
-        ({"density": True, "probes": 1, "degree": 3, "trace": 3}, "analysis.examining"),
-        ({"traces": True, "trace": 3}, "analysis.examining"),
+        ({"density": True, "probes": 1, "degree": 3, "trace": 4}, "analysis.examining"),
+        ({"traces": True, "trace": 4}, "analysis.examining"),
     ],
     ids=["eigenvalues", "agreement", "sharpness", "densities", "traces"],
 )
@@ -163,7 +163,7 @@ QUADRATIC = {
     [
         ({"data": ["training", "evaluation"]}, {"matrix": "fisher"}),
         ({"data": ["training"]}, {"on": ["all", "theta"]}),
-        ({"plane": "line", "margin": 0.0}, {"traces": True, "trace": 2, "tasks": ["average"]}),
+        ({"plane": "line", "margin": 0.0}, {"traces": True, "trace": 4, "tasks": ["average"]}),
         ({"label": "mine"}, {"layers": True}),
     ],
 )
