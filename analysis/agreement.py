@@ -14,6 +14,8 @@ from analysis import subsets
 from analysis.gradients import Gradients, gradients_at, pieces_of
 from analysis.neighbourhood import Neighbourhood
 from analysis.operators import SymmetricOperator
+from analysis.product_choice import AUTO, Auto
+from analysis.products import Way
 from analysis.results import AVERAGE, Array, Check, Eigenpairs, TaskAgreement
 from analysis.spectra import Accuracy
 from analysis.subsets import Shared, Subset
@@ -37,6 +39,7 @@ class Compared:
     accuracy: Accuracy = Accuracy()
     draws: int = 1000
     seed: int = 0
+    product: Way | Auto = AUTO
 
     def __post_init__(self) -> None:
         if min(self.count, self.batch, self.draws) < 1:
@@ -69,7 +72,7 @@ def along(
     is the mean of the tasks'), and T gradients over the pieces of the examples, of which all are held in the model's
     precision at once: at most `gradients.MOST` T n numbers.
     """
-    spectrum = Spectrum(chosen.count + 1, "largest", chosen.on, chosen.accuracy, chosen.seed)
+    spectrum = Spectrum(chosen.count + 1, "largest", chosen.on, chosen.accuracy, chosen.seed, product=chosen.product)
     size = subsets.size(chosen.on, problem.layout)
     count = min(chosen.count, size)
     pieces = pieces_of(problem, chosen.batch, chosen.seed)

@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import tempfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -19,6 +20,7 @@ import xarray as xr
 from filelock import FileLock, Timeout
 
 from analysis import results
+from analysis.belonging import PROBLEM, Runs, difference, listed, may_replace, runs_of
 from analysis.results import Array, Check, Record
 
 FORMAT = "landscape-results"
@@ -44,6 +46,11 @@ class Provenance:
     seconds: float = 0.0
     device: str = "cpu"
     created: str = ""
+    of: Mapping[str, Any] = field(default_factory=dict)
+    """The problem: name, settings and tasks, and the hashes of its layout, frozen parameters and evaluation data."""
+    runs: Runs = field(default_factory=dict)
+    by_study: bool = False
+    """Whether a study made it, whose own results go when its runs are others."""
 
 
 @dataclass(frozen=True)
@@ -81,10 +88,16 @@ def save(path: Path | str, entries: Mapping[str, Entry], drop: Sequence[str] = (
 
     The file is written anew beside the old one and then takes its place, so that a reader or a crash never meets half
     a result; writers wait for each other. Room that a replaced group leaves is used again.
+
+    The first entry that states its problem states it for the file.
+
+    Raises:
+        ArchiveError: an entry of another problem than the file's, or in the place of other runs'; nothing is written.
     """
     path = Path(path)
     with _replacing(path) as fresh:
         with h5py.File(fresh, "r+") as file:
+            _claim(file, path, entries)
             for group in (*drop, *entries):
                 if group in file:
                     del file[group]
@@ -97,6 +110,91 @@ def _dataset(entry: Entry) -> xr.Dataset:
     dataset.attrs["provenance"] = json.dumps(asdict(entry.provenance), sort_keys=True)
     dataset.attrs["checks"] = json.dumps([asdict(check) for check in entry.checks])
     return dataset
+
+
+def _claim(file: h5py.File, path: Path, entries: Mapping[str, Entry]) -> None:
+    """Writes into the root of a file what its results are of, and refuses what may not stand in it."""
+    for group, entry in entries.items():
+        made = entry.provenance
+        if made.of:
+            _require_problem(path, made.of, _problem_of(file))
+        if _holds(file, group):
+            old = _provenance(file, group)
+            if not may_replace(made, old):
+                refuse_place(path, group, made, old)
+        if made.of and _ROOT["data"] not in file.attrs:
+            for key in PROBLEM:
+                value = made.of[key]
+                file.attrs[_ROOT[key]] = value if isinstance(value, str) else json.dumps(value, sort_keys=True)
+
+
+_ROOT = {
+    "problem": "problem",
+    "settings": "problem_settings",
+    "tasks": "tasks",
+    "layout": "layout_hash",
+    "frozen": "frozen_hash",
+    "data": "data_hash",
+}
+"""Attributes of a file's root that state the problem."""
+
+
+def _problem_of(file: h5py.File) -> dict[str, Any]:
+    """The problem that a file's results are of, as its root states it, or, in earlier files, its results."""
+    if _ROOT["data"] in file.attrs:
+        texts = {key: str(file.attrs[name]) for key, name in _ROOT.items()}
+        return texts | {key: json.loads(texts[key]) for key in ("settings", "tasks")}
+    for group in _groups(file):
+        made = _provenance(file, group)
+        if "problem" in made.settings and file[group].attrs["kind"] != "Alternation":  # its data can be of training
+            settings = made.settings.get("problem_settings", {})
+            data = {"data": made.inputs["data"]} if "data" in made.inputs else {}
+            return {"problem": made.settings["problem"], "settings": settings, **data}
+    return {}
+
+
+def _require_problem(path: Path | str, mine: Mapping[str, Any], theirs: Mapping[str, Any]) -> None:
+    other = difference(mine, theirs)
+    if other:
+        raise ArchiveError(
+            f"{path} holds results of another problem ({other}): expected one problem and one evaluation set in a "
+            f"results file; {OTHERWISE}"
+        )
+
+
+def problem_of(path: Path | str) -> dict[str, Any]:
+    """The problem that the results in a file are of: name, settings, hashes; nothing where none is stated."""
+    with _open(path) as file:
+        return _problem_of(file)
+
+
+def require_problem(path: Path | str, of: Mapping[str, Any]) -> None:
+    """Raises `ArchiveError` where there is a file with results of another problem, and says what differs."""
+    if Path(path).exists():
+        _require_problem(path, of, problem_of(path))
+
+
+OTHERWISE = "choose another file with --out"
+"""What to do where results of others are in the way."""
+
+
+def refuse_place(path: Path | str, group: str, mine: Provenance, theirs: Provenance, advice: str = OTHERWISE) -> None:
+    """Raises `ArchiveError`: a result would take the place of one of other runs, or of another title."""
+    whose, other = (listed(runs_of(made)) for made in (mine, theirs))
+    if whose == other:
+        whose, other = f"others called {whose}", f"{other} with other content, or under another label"
+    raise ArchiveError(
+        f"{path} holds {group} of {other}, and a result of {whose} would take its place: expected the same runs under "
+        f"one name; {advice}"
+    )
+
+
+def provenances(path: Path | str) -> dict[str, Provenance]:
+    """How every result of a file was made, by group; empty where there is no file. Cost: no array is read."""
+    if not Path(path).exists():
+        return {}
+    with _open(path) as file:
+        return {group: _provenance(file, group) for group in _groups(file)}
 
 
 def require_writable(path: Path | str) -> None:
@@ -164,16 +262,30 @@ def _read(file: h5py.File, group: str) -> Entry:
         record = _build(
             _kind(there.attrs["kind"]), lambda name: _values(there[name]), json.loads(there.attrs["fields"]), ""
         )
-        provenance = Provenance(**json.loads(there.attrs["provenance"]))
+        provenance = _provenance(file, group)
         checks = tuple(Check(**check) for check in json.loads(there.attrs["checks"]))
     except ArchiveError:
         raise
-    except (KeyError, TypeError, ValueError, OSError) as error:
-        raise ArchiveError(
-            f"the group {group!r} of {file.filename} cannot be read ({error}): expected a result as this version "
-            "writes it; remove the file and make it anew"
-        ) from error
+    except _UNREADABLE as error:
+        raise _unreadable(file, group, error) from error
     return Entry(record, provenance, checks)
+
+
+def _provenance(file: h5py.File, group: str) -> Provenance:
+    try:
+        return Provenance(**json.loads(file[group].attrs["provenance"]))
+    except _UNREADABLE as error:
+        raise _unreadable(file, group, error) from error
+
+
+_UNREADABLE = (KeyError, TypeError, ValueError, OSError)
+
+
+def _unreadable(file: h5py.File, group: str, error: Exception) -> ArchiveError:
+    return ArchiveError(
+        f"the group {group!r} of {file.filename} cannot be read ({error}): expected a result as this version "
+        "writes it; remove the file and make it anew"
+    )
 
 
 def _values(dataset: h5py.Dataset) -> Array:
@@ -213,6 +325,20 @@ def _open(path: Path | str) -> Iterator[h5py.File]:
 def safe_name(text: str) -> str:
     """A name for a group or a file made of a user's text: letters, digits, `-`, `_` and `.`, nothing else."""
     return re.sub(r"[^\w.-]", "_", text, flags=re.ASCII).lstrip(".") or "_"
+
+
+LONGEST = 100
+"""Characters of a name in a file or a folder, which holds names of 255 bytes, with what is put before and behind it."""
+
+
+def distinct_name(text: str, reserved: Sequence[str] = ()) -> str:
+    """A safe name that no other text has: the text itself where it is safe, short and begins with nothing reserved;
+    else what is safe of it, and eight hex digits of a checksum.
+    """
+    safe = safe_name(text)
+    if safe == text and len(text) <= LONGEST and not text.startswith(tuple(reserved)):
+        return text
+    return f"{safe[:LONGEST]}-{zlib.crc32(text.encode('utf-8', 'surrogatepass')):08x}"
 
 
 def _gather(

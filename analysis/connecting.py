@@ -19,10 +19,10 @@ import numpy as np
 
 from analysis import checks, connectivity, curves, function_space, jobs, recipes, separation, subsets, tracing
 from analysis.alignment import Aligner
-from analysis.archive import Entry, Provenance, safe_name
+from analysis.archive import OTHERWISE, Entry, Provenance
 from analysis.connectivity import Way
 from analysis.curves import CurvePlan
-from analysis.desk import Desk, named, record_hash
+from analysis.desk import Desk, group_of, named, record_hash
 from analysis.engine_choice import Chosen, chosen_engine
 from analysis.examples import training
 from analysis.normalisation import can_estimate
@@ -128,6 +128,7 @@ class _Connection:
 
     def run(self) -> list[Barriers]:
         checks.require_recorded(self._problem, list(dict.fromkeys(place.run for place in self._places)))
+        self._require_places()
         aligner = self._aligner() if self._chosen.align else None
         self._distances(aligner)
         self._functions()
@@ -152,6 +153,19 @@ class _Connection:
             raise LandscapeError(f"{self._missing[0]}; what could be computed is saved in {self._desk.results.path}")
         return found
 
+    def _require_places(self) -> None:
+        """Raises where what lies between points of other runs, or of another title, stands under this one's name."""
+        suffixes = ["", *(["-aligned"] if self._chosen.align else []), *(["-curve"] if self._chosen.curve else [])]
+        names = [self._name(suffix, norm) for suffix in suffixes for norm in self._norms]
+        groups = [f"{kind}/{name}" for kind in ("paths", "barriers") for name in names]
+        groups += [f"{kind}/{self._title}" for kind in ("points", "functions")]
+        advice = f"give it a name of its own with --label, or {OTHERWISE}"
+        self._desk.require_places(groups, self._made({}), advice)
+
+    def _name(self, suffix: str, norm: str) -> str:
+        """The title with what tells one measurement between the points from another one, whichever are made."""
+        return f"{self._title}{suffix}{'' if norm == 'frozen' else f'-{norm}'}"
+
     def _line(self, first: Place, last: Place) -> Path:
         return StraightLine(Point.at(first), Point.at(last))
 
@@ -167,7 +181,7 @@ class _Connection:
         used = {place.run.name for place in self._places}
         hashes = {name: digest for name, digest in self._desk.hashes.items() if name in used}
         all_inputs = {**hashes, "data": self._problem.data_hash, **(inputs or {})}
-        return self._desk.made(all_inputs, {"title": self._title, "places": self._names, **settings})
+        return self._desk.made(all_inputs, {"title": self._title, "places": self._names, **settings}, list(used))
 
     def _training(self, norm: str) -> dict[str, str]:
         """The hash of the training examples that a measurement depends on, if it does."""
@@ -211,16 +225,19 @@ class _Connection:
         """Of the runs that the points are of, those of one seed with one start."""
         results, runs = self._desk.results, list(dict.fromkeys(place.run for place in self._places))
         for group in separation.one_start(runs, self._refuse):
-            made = self._desk.made(
-                {run.name: self._desk.hashes[run.name] for run in group}, self._settings("subset", "threshold", "seed")
-            )
-            names = [f"separation/{safe_name(f'{a.name}-{b.name}')}" for a, b in combinations(group, 2)]
-            if all(results.known(name, made, Separation) is not None for name in names):
+            made = {
+                f"separation/{group_of(a)}-{group_of(b)}": self._desk.made(
+                    {run.name: self._desk.hashes[run.name] for run in (a, b)},
+                    self._settings("subset", "threshold", "seed"),
+                )
+                for a, b in combinations(group, 2)
+            }
+            if all(results.known(name, one, Separation) is not None for name, one in made.items()):
                 continue
             with results.stage("separation", 1) as note:
                 parting = separation.Parting(self._chosen.threshold, seed=self._chosen.seed)
                 found = separation.separation(group, subsets.parse(self._chosen.subset), parting)
-                results.save({name: Entry(one, made) for name, one in zip(names, found, strict=True)})
+                results.save({name: Entry(one, made[name]) for name, one in zip(made, found, strict=True)})
                 note(f"{len(group)} runs of seed {group[0].provenance.seed}")
 
     def _refuse(self, error: LandscapeError) -> None:
@@ -265,7 +282,7 @@ class _Connection:
     ) -> Barriers:
         """The losses along the paths between all pairs, and the barriers that follow."""
         desk, results = self._desk, self._desk.results
-        name = f"{self._title}{suffix}{'' if norm == self._norms[0] else f'-{norm}'}"
+        name = self._name(suffix, norm)
         settings = {**self._settings(*OF_THE_PATHS), "statistics": norm, "alignment": alignment}
         made = self._made(settings, {**self._training(norm), **(inputs or {})})
         known = results.known(f"paths/{name}", made, PathLosses)
@@ -318,7 +335,8 @@ class _Connection:
 
     def _curve(self, i: int, j: int) -> TrainedCurve:
         desk, name = self._desk, f"{self._names[i]}-{self._names[j]}"
-        group = f"curve/{self._title}/{safe_name(name)}"
+        ends = [f"{group_of(place.run)}_{place.run.steps[place.row]}" for place in (self._places[i], self._places[j])]
+        group = f"curve/{self._title}/{'-'.join(ends)}"
         hashes = {place.run.name: desk.hashes[place.run.name] for place in (self._places[i], self._places[j])}
         settings = {"title": self._title, "ends": name, **self._settings(*OF_THE_CURVES)}
         made = desk.made({**hashes, "training": self._training_hash}, settings)

@@ -24,7 +24,7 @@ def matched_rate(control: Strategy, other: Strategy, tasks: int) -> float:
 
 def rates(settings: Settings, own: Sequence[float], problem: Problem) -> list[float]:
     """The rates of a study's strategies, given their own ones, of which those of controls count as nothing."""
-    chosen, titles = settings.strategies, [strategy.title for strategy in settings.strategies]
+    chosen, titles = settings.strategies, [strategy.shown for strategy in settings.strategies]
     found = list(own)
     for number, strategy in enumerate(chosen):
         if strategy.movement_of:

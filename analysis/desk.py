@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -13,7 +13,8 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 
 from analysis import archive, jobs
-from analysis.archive import Entry, Provenance
+from analysis.archive import ArchiveError, Entry, Provenance
+from analysis.belonging import may_be_of_a_study, may_replace, runs_of
 from analysis.results import Check, Record
 from analysis.settings import ProblemName
 from landscape.errors import LandscapeError
@@ -98,35 +99,122 @@ def made_alike(entry: Entry | None, made: Provenance, kind: type[Kind]) -> Kind 
 class Desk:
     """Some trajectories of one problem, and the results file that belongs to them.
 
+    In one results file a run's name stands for one run, which may have grown since. `study` says that the results are a
+    study's own, which go when its runs are others.
+
     Raises:
         LandscapeError: no trajectory, two of one name, or one of another model or of other evaluation data.
+        ArchiveError: results of another problem, or of another run of the same name.
     """
 
-    def __init__(self, name: ProblemName, runs: Sequence[Trajectory], results: Path, progress: Progress) -> None:
-        self.name, self.runs, self.progress = name, runs, progress
+    def __init__(
+        self, name: ProblemName, runs: Sequence[Trajectory], results: Path, progress: Progress, study: bool = False
+    ) -> None:
+        self.name, self.runs, self.progress, self.study = name, runs, progress, study
         self.results = Results(results, progress)
         self.problem: Problem = jobs.problem_of(name)
         if not runs:
             raise LandscapeError("expected at least one trajectory, got none")
         for run in runs:
             _require_same(self.problem, run)
-        names = [group_of(run) for run in runs]
+        names = [run.name for run in runs]
         for name_of_run in names:
             if names.count(name_of_run) > 1:
                 raise LandscapeError(
                     f"two trajectories are called {name_of_run}: expected another label or seed for each"
                 )
+        self.of = identity(self.problem)
+        archive.require_problem(results, self.of)
         self.hashes = {run.name: trajectory_hash(run) for run in runs}
+        self._require_runs_known()
 
-    def made(self, inputs: Mapping[str, str], settings: Mapping[str, Any]) -> Provenance:
-        """The provenance of a result of these inputs, made with these settings."""
+    def made(
+        self, inputs: Mapping[str, str], settings: Mapping[str, Any], runs: Sequence[str] | None = None
+    ) -> Provenance:
+        """The provenance of a result of these inputs, made with these settings: of the runs named, by default of those
+        among the inputs, or of all.
+        """
         problem = {"problem": self.name.name, "problem_settings": self.name.settings}
-        return Provenance(dict(inputs), {**problem, **settings}, versions(), 0.0, self.name.device, now())
+        names = [name for name in self.hashes if name in (inputs if runs is None else runs)] or list(self.hashes)
+        lengths = {run.name: len(run) for run in self.runs}
+        return Provenance(
+            dict(inputs),
+            {**problem, **settings},
+            versions(),
+            0.0,
+            self.name.device,
+            now(),
+            self.of,
+            {name: (self.hashes[name], lengths[name]) for name in names},
+            self.study,
+        )
+
+    def require_places(self, groups: Iterable[str], made: Provenance, advice: str) -> None:
+        """Raises `ArchiveError` if one of some groups is there and of other runs or of another title, unless it is this
+        study's own.
+        """
+        there = archive.provenances(self.results.path)
+        for group in groups:
+            if group in there and not (self._may_go(there[group], made) and may_replace(made, there[group])):
+                archive.refuse_place(self.results.path, group, made, there[group], advice)
+
+    def _may_go(self, old: Provenance, made: Provenance) -> bool:
+        return runs_of(old).keys() in (set(), runs_of(made).keys()) or (self.study and may_be_of_a_study(old))
+
+    def _require_runs_known(self) -> None:
+        """Raises if the file holds results of another run that is called as one of these."""
+        earlier: dict[tuple[str, str, int], str] = {}
+        for group, made in archive.provenances(self.results.path).items():
+            earlier |= {(name, *stated): group for name, stated in runs_of(made).items()}
+        for run in self.runs:
+            for (name, digest, count), group in earlier.items():
+                if name == run.name and digest != self.hashes[name] and not _began_as(run, digest, count):
+                    raise ArchiveError(
+                        f"{self.results.path} holds {group} of another run called {name}: expected one run of a name "
+                        f"in a results file; {archive.OTHERWISE}, or remove that one"
+                    )
+
+
+def identity(problem: Problem) -> dict[str, Any]:
+    """What tells a problem from another one: name, settings and tasks, hashes of layout, frozen parameters and data."""
+    return {
+        "problem": problem.origin.name,
+        "settings": dict(problem.origin.settings),
+        "tasks": list(problem.names),
+        "layout": problem.layout.hash,
+        "frozen": problem.frozen_hash,
+        "data": problem.data_hash,
+    }
 
 
 def group_of(run: Trajectory) -> str:
     """A run's name in the results file, whatever its user called it."""
-    return archive.safe_name(run.name)
+    return archive.distinct_name(run.name)
+
+
+def _began_as(run: Trajectory, digest: str, count: int) -> bool:
+    """Whether the first snapshots of a run, so many, are those of the run with this hash."""
+    return 0 < count < len(run) and trajectory_hash(_beginning(run, count)) == digest
+
+
+def _beginning(run: Trajectory, count: int) -> Trajectory:
+    """A run as it was when it had so many snapshots."""
+    along = ("steps", "updates", "gradients", "seconds", "path_steps", "path_updates", "losses", "metrics")
+    theta, buffers = (replace(rows, shape=(count, rows.shape[1])) for rows in (run.theta, run.buffers))
+    kept = run.history.step <= run.steps[count - 1]
+    history = replace(run.history, **{name: rows[kept] for name, rows in vars(run.history).items()})
+    sketch = run.sketch
+    if sketch is not None:
+        rows = replace(sketch.rows, shape=(count, sketch.rows.shape[1]))
+        sketch = replace(sketch, rows=rows, norms=sketch.norms[:count])
+    return replace(
+        run,
+        **{name: getattr(run, name)[:count] for name in along},
+        theta=theta,
+        buffers=buffers,
+        history=history,
+        sketch=sketch,
+    )
 
 
 def named(what: str, check: Check) -> Check:

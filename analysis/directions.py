@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,6 +11,8 @@ import torch
 from analysis import planes
 from analysis.heads import CentreHeads, InterpolatedHeads, PlaneHeads
 from analysis.operators import hessians
+from analysis.product_choice import AUTO, Auto
+from analysis.products import Way
 from analysis.results import AVERAGE, Array, Eigenpairs, Line, Plane
 from analysis.spectra import Accuracy, top_eigenpairs
 from analysis.subsets import Everything, Shared, Subset
@@ -65,12 +68,21 @@ def between(
     return build(Line, frame, (second.theta - frame.origin)[None], f"line {names[0]}", axes=names)
 
 
+@dataclass(frozen=True)
+class Search:
+    """How eigenvectors are looked for: the seed of their random starts, and the way to compute products."""
+
+    seed: int = 0
+    product: Way | Auto = AUTO
+
+
 def eigenvectors(
     problem: Problem,
     place: Place,
     tasks: Sequence[str] = (AVERAGE,),
     subset: Subset = Shared(),
     accuracy: Accuracy = Accuracy(),
+    search: Search = Search(),
 ) -> Plane:
     """The plane of two leading eigenvectors of the Hessian on a subset of the parameters, orthonormal.
 
@@ -81,14 +93,14 @@ def eigenvectors(
     Raises:
         LandscapeError: an unknown task, one whose Hessian on the subset is zero, or vectors that lie on one line.
     """
-    operators = hessians(problem, place.theta, place.buffers, subset)
+    operators = hessians(problem, place.theta, place.buffers, subset, product=search.product)
     for task in tasks:
         if task not in operators:
             raise unknown("task", task, operators)
     if not 1 <= len(tasks) <= 2:
         raise LandscapeError(f"expected one or two tasks for a plane of eigenvectors, got {len(tasks)}")
     count = 3 - len(tasks)
-    found = [top_eigenpairs(operators[task], count, accuracy=accuracy) for task in tasks]
+    found = [top_eigenpairs(operators[task], count, accuracy=accuracy, seed=search.seed) for task in tasks]
     short = [_short_of(task, pairs, place, subset) for task, pairs in zip(tasks, found, strict=True)]
     vectors = _orthonormal(np.concatenate([pairs.vectors for pairs in found]).astype(np.float64), "eigenvectors")
     words = [f"eigenvector {k + 1} of {t}" for t, p in zip(tasks, found, strict=True) for k in range(len(p.values))]
@@ -117,7 +129,13 @@ def gradients(problem: Problem, place: Place, tasks: tuple[str, str], subset: Su
     return planes.spanned(frame, found / lengths[:, None], recipe, (names[0], names[1]))
 
 
-def local(problem: Problem, place: Place, subset: Subset = Shared(), accuracy: Accuracy = Accuracy()) -> Plane:
+def local(
+    problem: Problem,
+    place: Place,
+    subset: Subset = Shared(),
+    accuracy: Accuracy = Accuracy(),
+    search: Search = Search(),
+) -> Plane:
     """The local plane of a snapshot on a subset of the parameters: the update into it, and its sharpest direction.
 
     x runs along theta_s - theta_(s-1), the change since the snapshot before (after it, for the first); y along the
@@ -134,8 +152,8 @@ def local(problem: Problem, place: Place, subset: Subset = Shared(), accuracy: A
     before, after = (Place(place.run, r) for r in ends)
     frame = Frame.at(place, subset)
     update = restricted(after.theta - before.theta, frame.spans)
-    operator = hessians(problem, place.theta, place.buffers, subset)[AVERAGE]
-    sharpest = top_eigenpairs(operator, 1, accuracy=accuracy)
+    operator = hessians(problem, place.theta, place.buffers, subset, product=search.product)[AVERAGE]
+    sharpest = top_eigenpairs(operator, 1, accuracy=accuracy, seed=search.seed)
     short = _short_of(AVERAGE, sharpest, place, subset)
     vectors = _orthonormal(np.stack([update, sharpest.vectors[0].astype(np.float64)]), "update and curvature")
     names = (f"update from {before.words} to {after.words}", "sharpest direction of the average")

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 
 import torch
 
+from analysis.examining import tasks_of
 from analysis.operators import hessians
+from analysis.product_choice import Auto
+from analysis.recipes import memory
 from analysis.settings import LINES, Settings, SurfaceSettings
 from landscape import training
 from landscape.problem import Problem
@@ -103,7 +106,9 @@ def plan(settings: Settings, problem: Problem, workers: int, left: Left | None =
     train = sum(step[n] * trained[n] for n in range(count)) + evaluation * (sum(trained) / chosen.every + runs)
     feet = left.feet * snapshots_of(settings)
     at = len(set(settings.hessian.at)) or min(snapshots_of(settings), settings.hessian.snapshots)
-    pairs = left.spectra * at * (len(problem.tasks) + 1) * settings.hessian.top
+    operators = len(settings.hessian.tasks) or len(problem.tasks) + 1
+    asked = [task for task in tasks_of(settings.hessian, problem.layout) if task.what == "eigenvalues"]
+    pairs = left.spectra * at * operators * settings.hessian.top * len(asked)
     figures = FIGURES + FIGURES_A_PLANE * planes_of(settings) + count
     return [
         Stage("search of learning rates", sum(left.rates), "short runs", _shared(search, sum(left.rates), workers)),
@@ -137,7 +142,8 @@ def _evaluation_seconds(problem: Problem, settings: Settings) -> float:
 
 def _product_seconds(problem: Problem, settings: Settings) -> float:
     theta, buffers = problem.initial(settings.seeds[0])
-    average = hessians(problem, theta.cpu().numpy(), buffers.cpu().numpy())["average"]
+    product = Auto(memory(settings.hessian.max_memory))
+    average = hessians(problem, theta.cpu().numpy(), buffers.cpu().numpy(), product=product)["average"]
     return _seconds(lambda: average @ torch.ones(average.size, dtype=average.dtype, device=average.device))
 
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from analysis import agreement, archive, checks, densities, sharpness, subsets, summaries, tracking
-from analysis.archive import ArchiveError, Entry, Provenance, safe_name
+from analysis.archive import ArchiveError, Entry, Provenance, distinct_name
 from analysis.densities import Measurement, Quadrature, Subject
 from analysis.desk import SAVE_EVERY, Desk, group_of, made_alike, named
 from analysis.eigensearch import Accuracy
@@ -35,7 +35,7 @@ from analysis.results import (
 )
 from analysis.scaling import Elementwise
 from analysis.settings import HessianSettings, ProblemName
-from analysis.subsets import Shared, Subset
+from analysis.subsets import Head, Shared, Subset, Tensors
 from landscape import store
 from landscape.errors import LandscapeError
 from landscape.problem import Problem
@@ -102,20 +102,27 @@ def tasks_of(chosen: HessianSettings, layout: Layout) -> list[Task]:
         )
         if asked
     ]
-    places = [(subsets.parse(text), safe_name(text)) for text in chosen.on]
-    found = [Task(what, subset, _suffix(chosen.matrix, subset, title)) for subset, title in places for what in wanted]
+    places = [subsets.parse(text) for text in chosen.on]
+    found = [Task(what, subset, _suffix(chosen.matrix, subset)) for subset in places for what in wanted]
     if chosen.layers:
-        found += [
-            Task("eigenvalues", layer, _suffix(chosen.matrix, layer, safe_name(f"layer-{name}")))
-            for subset, _ in places
-            for name, layer in subsets.layers(layout, subset).items()
-        ]
+        parts = [layer for subset in places for layer in subsets.layers(layout, subset).values()]
+        found += [Task("eigenvalues", layer, _suffix(chosen.matrix, layer)) for layer in parts]
     return list({task.suffix + task.what: task for task in found}.values())
 
 
-def _suffix(kind: str, subset: Subset, title: str) -> str:
-    parts = ([] if kind == "hessian" else [kind]) + ([] if isinstance(subset, Shared) else [title])
+def _suffix(kind: str, subset: Subset) -> str:
+    parts = ([] if kind == "hessian" else [kind]) + ([] if isinstance(subset, Shared) else [_title(subset)])
     return "".join(f"-{part}" for part in parts)
+
+
+def _title(subset: Subset) -> str:
+    """What groups call a subset, which no other one is called."""
+    match subset:
+        case Head(task):
+            return f"head_{distinct_name(task)}"
+        case Tensors(label=label):
+            return f"layer-{distinct_name(label.removeprefix('layer '))}"
+    return distinct_name(subset.label, reserved=("head_", "layer-", *KINDS))
 
 
 EIGENVALUES = Task("eigenvalues", Shared(), "")
@@ -284,7 +291,7 @@ def _densities(work: _Work) -> dict[str, Record]:
     names = densities.names_of(problem, chosen.tasks)
 
     def groups(step: int, operator: str) -> tuple[str, str]:
-        tail = f"{safe_name(operator)}/{step}"
+        tail = f"{distinct_name(operator)}/{step}"
         return f"{task.group(run, 'density')}/{tail}", f"{task.group(run, 'moments')}/{tail}"
 
     def placed(one: densities.Spectrum) -> dict[str, Record]:
@@ -401,12 +408,16 @@ def _measurement(chosen: HessianSettings) -> Measurement:
 
 
 def _compared(chosen: HessianSettings, on: Subset) -> agreement.Compared:
-    return agreement.Compared(chosen.top, chosen.batch, on, _accuracy(chosen), seed=chosen.seed)
+    return agreement.Compared(
+        chosen.top, chosen.batch, on, _accuracy(chosen), seed=chosen.seed, product=_product(chosen)
+    )
 
 
 def _measures(chosen: HessianSettings, on: Subset) -> sharpness.Measures:
     forms = (sharpness.Form(radius=chosen.radius), sharpness.Form(Elementwise(), 10 * chosen.radius))
-    return sharpness.Measures(forms, on, _accuracy(chosen), pairs=chosen.pairs, seed=chosen.seed)
+    return sharpness.Measures(
+        forms, on, _accuracy(chosen), pairs=chosen.pairs, seed=chosen.seed, product=_product(chosen)
+    )
 
 
 def _most(problem: Problem, run: Trajectory, chosen: HessianSettings, task: Task) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,7 +10,8 @@ import numpy as np
 
 from analysis import archive, movement, subsets
 from analysis.advance import Advance
-from analysis.archive import Entry, Provenance, safe_name
+from analysis.archive import OTHERWISE, Entry, Provenance, distinct_name
+from analysis.belonging import listed, may_be_of_a_study, runs_of
 from analysis.beside import beside_walks
 from analysis.contrasts import Question, contrasts
 from analysis.desk import Desk, group_of
@@ -29,6 +29,8 @@ from landscape.trajectory import Trajectory
 
 OF_RUNS = ("movement", "displacements", "walks", "beside-walks")
 """Kinds of results that belong to one run."""
+OF_EXPLORATIONS = ("exploration", "training", "comparison", "distances", "contrast", *OF_RUNS)
+"""Kinds of results that an exploration makes of all its runs together."""
 PARTS = 1000
 """Of a run's measurement, for the progress."""
 PAIRINGS: dict[str, Pairing] = {"auto": WhereSeedsMatch(), "seed": BySeed(), "none": Apart()}
@@ -53,6 +55,7 @@ def explore(desk: Desk, chosen: ExploreSettings) -> Explored:
         LandscapeError: an unknown baseline, subset, measure or budget, before anything is measured.
     """
     baseline = require(desk, chosen)
+    require_whole(desk)
     asked = Measuring(
         subsets=_subsets(chosen, desk.runs[0]),
         forms=tuple(form(word, desk.problem) for word in dict.fromkeys(chosen.forms)),
@@ -74,6 +77,21 @@ def require(desk: Desk, chosen: ExploreSettings) -> str:
     _subsets(chosen, desk.runs[0])
     _question(chosen, desk.problem)
     return baseline
+
+
+def require_whole(desk: Desk) -> None:
+    """Raises if the file holds explorations of runs that are not here: comparisons of these would take their place.
+
+    A study's own go with the runs that it had.
+    """
+    path = desk.results.path
+    for group, made in archive.provenances(path).items():
+        missing = [name for name in runs_of(made) if name not in desk.hashes]
+        if group.split("/")[0] in OF_EXPLORATIONS and missing and not (desk.study and may_be_of_a_study(made)):
+            raise archive.ArchiveError(
+                f"{path} holds {group}, of which {listed(missing)} is not among the runs given, and whose place this "
+                f"exploration would take: expected these runs too; name them, or {OTHERWISE}"
+            )
 
 
 def form(word: str, problem: Problem) -> Form:
@@ -187,7 +205,9 @@ def _compared(
     made = desk.made(desk.hashes, {**chosen.model_dump(), "baseline": baseline})
     about = dict.fromkeys((item.movement.subset, item.movement.form) for item in moved)
     others = [label for label in dict.fromkeys(item.movement.run.label for item in moved) if label != baseline]
-    groups = [f"contrast/{safe_name(other)}/{_part(subset)}/{each}" for other in others for subset, each in about]
+    groups = [
+        f"contrast/{distinct_name(other)}/{distinct_name(subset)}/{each}" for other in others for subset, each in about
+    ]
     known = [desk.results.known(group, made, Contrast) for group in groups]
     there = tuple(found for found in known if found is not None)
     stale = _stale(desk)
@@ -214,7 +234,7 @@ def _stale(desk: Desk) -> list[str]:
 def _again(desk: Desk, moved: Moved, made: Provenance) -> dict[str, Entry]:
     """Something that the file holds already: it cannot be written without anything."""
     about = moved.movement
-    group = f"movement/{archive.safe_name(about.run.name)}/{_part(about.subset)}/{about.form}"
+    group = f"movement/{distinct_name(about.run.name)}/{distinct_name(about.subset)}/{about.form}"
     there = archive.find(desk.results.path, group)
     return {group: there or Entry(about, made)}
 
@@ -231,13 +251,7 @@ def _made(desk: Desk, run: Trajectory, subset: str, form: str, asked: Measuring)
 
 
 def _end(run: Trajectory, subset: str, form: str) -> str:
-    return f"{group_of(run)}/{_part(subset)}/{form}"
-
-
-def _part(subset: str) -> str:
-    """A subset's name in the results file; one that has to be changed for it keeps its own by a number."""
-    safe = safe_name(subset)
-    return safe if safe == subset else f"{safe}-{zlib.crc32(subset.encode()):08x}"
+    return f"{group_of(run)}/{distinct_name(subset)}/{form}"
 
 
 def _key(run: Trajectory) -> tuple[str, int]:

@@ -72,7 +72,7 @@ def train_run(settings: Settings, number: int, rate: float, seed: int, folder: P
         last = step
 
     training.record(
-        problem_of(settings.named_problem), strategy, settings.training.plan(), path, seed, chosen.title, progress
+        problem_of(settings.named_problem), strategy, settings.training.plan(), path, seed, chosen.shown, progress
     )
     tell(settings.training.steps - last)
     return path

@@ -16,6 +16,7 @@ from analysis.heads import AsThePlanes, CentreHeads, InterpolatedHeads, Measured
 from analysis.normalisation import Frozen, Reestimated, Statistics
 from analysis.planes import AtMean, AtPlace, Centre
 from analysis.points import Conditions, Meter
+from analysis.product_choice import Auto
 from analysis.ranges import distances, rising
 from analysis.results import AVERAGE, Array, Line, Plane, Shadow
 from analysis.settings import SurfaceSettings
@@ -26,13 +27,16 @@ from landscape.trajectory import Trajectory
 
 RISE = 9.0
 """Planes whose axes have no natural length reach as far as the averaged loss rises tenfold."""
-UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+PREFIXES = " kmgt"
+"""Of units of memory: with B alone each is 1000 times the one before, with iB or nothing 1024 times."""
 
 
 def place(text: str, runs: Sequence[Trajectory]) -> Place:
-    """A snapshot from `RUN@STEP`, `RUN@first`, `RUN@last` or `RUN`: the run by its name, the step by its number."""
-    name, _, step = text.partition("@")
+    """A snapshot from `RUN@STEP`, `RUN@first`, `RUN@last` or `RUN`: the run by its name, in which an @ may stand, the
+    step by its number.
+    """
     by_name = {run.name: run for run in runs}
+    name, _, step = (text, "", "") if text in by_name or "@" not in text else text.rpartition("@")
     if name not in by_name:
         raise unknown("run", name, by_name)
     run = by_name[name]
@@ -62,12 +66,16 @@ def plane(chosen: SurfaceSettings, problem: Problem, runs: Sequence[Trajectory])
         case "random-line":
             return directions.random_line(here, chosen.seed, subset)
         case "eigenvectors":
-            return directions.eigenvectors(problem, here, chosen.tasks or (AVERAGE,), subset)
+            return directions.eigenvectors(problem, here, chosen.tasks or (AVERAGE,), subset, search=_search(chosen))
         case "gradients":
             return directions.gradients(problem, here, _two_tasks(chosen, problem), subset)
         case "local":
-            return directions.local(problem, here, subset)
+            return directions.local(problem, here, subset, search=_search(chosen))
     return _given(chosen, Frame.at(here, subset))
+
+
+def _search(chosen: SurfaceSettings) -> directions.Search:
+    return directions.Search(chosen.seed, Auto(memory(chosen.max_memory)))
 
 
 def centre(chosen: SurfaceSettings, runs: Sequence[Trajectory]) -> Centre:
@@ -190,9 +198,11 @@ def _plane_heads(chosen: SurfaceSettings) -> PlaneHeads:
 
 
 def memory(text: str) -> int:
-    """Bytes from `2GiB`, `500MB`, `1e9`."""
-    found = re.fullmatch(r"\s*(\d+\.?\d*(?:e\d+)?)\s*([kmgt]?)(?:i?b)?\s*", text.lower())
-    size = float(found[1]) * UNITS[found[2]] if found else 0.0
+    """Bytes from `2GiB` or `2G` (2 x 2^30), `500MB` (500 x 10^6), `1e9`."""
+    found = re.fullmatch(r"\s*(\d+\.?\d*(?:e\d+)?)\s*([kmgt]?)(i?b)?\s*", text.lower())
+    size = 0.0
+    if found:
+        size = float(found[1]) * (1000.0 if found[3] == "b" else 1024.0) ** PREFIXES.index(found[2] or " ")
     if not 1 <= size < np.inf:
         raise LandscapeError(f"expected an amount of memory above zero, such as 2GiB or 500MiB, got {text!r}")
     return int(size)

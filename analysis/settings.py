@@ -10,7 +10,7 @@ from typing import Any
 import tomli_w
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
 
-from analysis.archive import safe_name
+from analysis.archive import distinct_name
 from landscape.errors import LandscapeError, unknown
 from landscape.optimisers import Optimiser
 from landscape.schedules import Every
@@ -65,9 +65,14 @@ class StrategySettings(_Section):
         return not (self.rate or self.movement_of)
 
     @property
+    def shown(self) -> str:
+        """The label of its runs, by default the strategy's name."""
+        return self.label or self.name
+
+    @property
     def title(self) -> str:
-        """The label, by default the name, made safe for file names."""
-        return safe_name(self.label or self.name)
+        """The same for files and groups of results."""
+        return distinct_name(self.shown)
 
     def strategy(self, optimiser: str, rate: float) -> Strategy:
         """The strategy with this optimiser at this rate."""
@@ -137,18 +142,25 @@ class SurfaceSettings(_Section):
     margin: float = Field(0.15, ge=0, description="room around what the grid is laid around, a share of its extent")
     reach: float = Field(0.0, ge=0, description="from -reach to reach along each axis; 0: found by itself")
     rise: float = Field(0.0, ge=0, description="as far as the averaged loss rises by this multiple of the centre's")
-    seed: int = Field(0, ge=0, lt=LARGEST_SEED, description="draws directions, examples and points held out")
+    seed: int = Field(
+        0,
+        ge=0,
+        lt=LARGEST_SEED,
+        description="draws directions, examples, points held out and pieces of examples",
+    )
     draws: int = Field(1, ge=1, description="random planes and lines: how many, for an ensemble")
     data: list[str] = Field(["evaluation"], min_length=1, description="evaluation, training, or both")
     batch_norm: list[str] = Field(["frozen"], min_length=1, description="frozen, reestimated, or both")
     examples: int = Field(1024, ge=1, description="training examples, for data, statistics and heads that need some")
     adaptive: float = Field(0.0, ge=0, lt=1, description="tolerance as a share of the range; 0: every point measured")
     budget: float = Field(0.2, gt=0, le=1, description="adaptive: largest share of the points that is measured")
-    conflict: bool = Field(False, description="also map how the task gradients agree")
+    conflict: bool = Field(
+        False, description="also map how the task gradients agree: on evaluation examples, with the plane's statistics"
+    )
     engine: str = Field("auto", description="auto (timed once a machine), problem, sequential:64, together:8x64")
     compiled: bool = False
     bfloat16: bool = False
-    max_memory: str = Field("2GiB", description="beyond model and data")
+    max_memory: str = Field("2GiB", description="of losses and products, beyond model and data; 1MB: 10^6, 1MiB: 2^20")
 
     @model_validator(mode="after")
     def _known_words(self) -> SurfaceSettings:
@@ -198,7 +210,7 @@ class SurfaceSettings(_Section):
     @property
     def title(self) -> str:
         """The plane's name in a results file."""
-        return safe_name(self.label or (f"{self.plane}-{self.seed}" if self.plane in _DRAWN else self.plane))
+        return distinct_name(self.label or (f"{self.plane}-{self.seed}" if self.plane in _DRAWN else self.plane))
 
 
 class ConnectSettings(_Section):
@@ -226,7 +238,7 @@ class ConnectSettings(_Section):
         0, ge=0, lt=LARGEST_SEED, description="draws examples, curves' batches and positions, and random subspaces"
     )
     engine: str = Field("auto", description="auto, problem, sequential:64, together:8x64")
-    max_memory: str = "2GiB"
+    max_memory: str = Field("2GiB", description="of losses on the way, beyond model and data; 1MB: 10^6, 1MiB: 2^20")
 
     @model_validator(mode="after")
     def _known_words(self) -> ConnectSettings:
@@ -247,7 +259,15 @@ class ConnectSettings(_Section):
     @property
     def title(self) -> str:
         """The name in a results file."""
-        return safe_name(self.label or ("-to-".join(self.between) if self.between else "ends"))
+        if self.label or not self.between:
+            return distinct_name(self.label or "ends")
+        return "-to-".join(_safe_place(text) for text in self.between)
+
+
+def _safe_place(text: str) -> str:
+    """`RUN_STEP` for a group, from `RUN@STEP`."""
+    run, at, step = text.rpartition("@")
+    return f"{distinct_name(run)}_{distinct_name(step)}" if at else distinct_name(text)
 
 
 ENDS = ("largest", "smallest", "both", "magnitude")
@@ -262,10 +282,12 @@ class HessianSettings(_Section):
     snapshots: int = Field(5, ge=1)
     tolerance: float = Field(1e-2, gt=0)
     products: int = Field(60, ge=1, description="at most, for each operator at each snapshot")
-    end: str = Field("largest", description="largest, smallest, both or magnitude")
-    tasks: list[str] = Field([], description="names of tasks and `average`; empty: all")
+    end: str = Field("largest", description="of the eigenvalues: largest, smallest, both or magnitude")
+    tasks: list[str] = Field(
+        [], description="of eigenvalues, densities and traces: names of tasks and `average`; empty: all"
+    )
     on: list[str] = Field(["shared"], min_length=1, description="parameters: shared, all, head:TASK, or patterns")
-    layers: bool = Field(False, description="also every layer's own block")
+    layers: bool = Field(False, description="also the eigenvalues of every layer's own block")
     matrix: str = Field("hessian", description="hessian, gauss-newton or fisher")
     intervals: int = Field(0, ge=0, description="resamples of the examples for sampling intervals; 0: none")
     density: bool = Field(False, description="also densities, traces, norms, negative shares and effective ranks")
@@ -279,7 +301,7 @@ class HessianSettings(_Section):
     radius: float = Field(0.05, gt=0, description="of the worst case; ten times it relative to each parameter's size")
     pairs: int = Field(16, ge=1, description="pairs of draws of the average case")
     seed: int = Field(0, ge=0, lt=LARGEST_SEED, description="draws starts, probes, resamples and mini-batches")
-    max_memory: str = Field("2GiB", description="beyond model and data")
+    max_memory: str = Field("2GiB", description="of products, beyond model and data; 1MB: 10^6, 1MiB: 2^20")
 
     @model_validator(mode="after")
     def _known_words(self) -> HessianSettings:
@@ -390,10 +412,18 @@ class Settings(_Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Settings:
-        titles = [s.title for s in self.strategies]
-        for title in titles:
-            if titles.count(title) > 1:
+        titles = [s.shown for s in self.strategies]
+        files = [s.title.casefold() for s in self.strategies]  # some file systems take these for one
+        for title, file in zip(titles, files, strict=True):
+            if files.count(file) > 1:
                 raise ValueError(f"two strategies are called {title!r}: give one of them another label")
+        if self.explore.baseline and self.explore.baseline not in titles:
+            raise unknown("label of a baseline in explore.baseline", self.explore.baseline, titles)
+        first = f"seed-{self.seeds[0]}"
+        if self.surface.label == first and len(self.seeds) > 1:
+            raise ValueError(
+                f"surface.label: expected another name than {first!r}, which the plane of the first seed's runs has"
+            )
         if len(set(self.seeds)) < len(self.seeds) or min(self.seeds) < 0:
             raise ValueError(f"expected distinct seeds of 0 or more, got {self.seeds}")
         if self.search.seed in self.seeds and any(s.searched for s in self.strategies):
@@ -412,12 +442,12 @@ class Settings(_Section):
         if not strategy.movement_of:
             return
         if strategy.rate:
-            raise ValueError(f"{strategy.title} has a rate and a movement_of: expected one of them, leave one out")
+            raise ValueError(f"{strategy.shown} has a rate and a movement_of: expected one of them, leave one out")
         if strategy.movement_of not in titles:
             raise unknown("strategy in movement_of", strategy.movement_of, titles)
         if self.strategies[titles.index(strategy.movement_of)].movement_of:
             raise ValueError(
-                f"{strategy.title} takes the movement of {strategy.movement_of}, which takes another's: expected a "
+                f"{strategy.shown} takes the movement of {strategy.movement_of}, which takes another's: expected a "
                 "strategy with a rate of its own"
             )
 

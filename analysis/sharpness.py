@@ -14,6 +14,8 @@ from analysis.critical import LineSearch, critical_rates, line_curvature
 from analysis.neighbourhood import Neighbourhood
 from analysis.operators import SymmetricOperator, hessians
 from analysis.perturbations import Ascent, mean_rise, worst_case
+from analysis.product_choice import AUTO, Auto
+from analysis.products import Way
 from analysis.results import Array, Estimate, Sharpness
 from analysis.scaling import Elementwise, Plain, Scale, ScaledOperator, scale_on
 from analysis.spectra import Accuracy, top_eigenpairs
@@ -54,6 +56,7 @@ class Measures:
     pairs: int = 16
     search: LineSearch = LineSearch()
     seed: int = 0
+    product: Way | Auto = AUTO
 
     def __post_init__(self) -> None:
         labels = [form.scale.label for form in self.forms]
@@ -159,7 +162,7 @@ def _measured(
     tell: Callable[[int], None],
 ) -> _Spot:
     near = Neighbourhood(problem, theta, buffers, chosen.on)
-    operators = hessians(problem, theta, buffers, chosen.on)
+    operators = hessians(problem, theta, buffers, chosen.on, product=chosen.product)
     shape = (len(operators), len(chosen.forms))
     nothing = [np.full(size, np.nan) for size in (shape, shape, shape, shape[:1], shape[:1], *[shape] * 4)]
     spot = _Spot(0, 0, 0, *nothing)

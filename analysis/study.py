@@ -10,13 +10,15 @@ from typing import Any
 import numpy as np
 
 from analysis import controls, examining, jobs
-from analysis.archive import Entry, find, safe_name
+from analysis.archive import Entry, distinct_name, find, require_problem
 from analysis.archive import Provenance as Made
-from analysis.desk import Progress, Results, record_hash, trajectory_hash
+from analysis.desk import Progress, Results, identity, record_hash, trajectory_hash
 from analysis.estimates import Left, everything, points_of
 from analysis.pool import run_all
-from analysis.results import Interpolation, RateSearch, Record, Surface
-from analysis.settings import Settings, StrategySettings, SurfaceSettings
+from analysis.recipes import array_hash
+from analysis.results import Interpolation, Profile, RateSearch, Record, Surface
+from analysis.settings import LINES, Settings, StrategySettings, SurfaceSettings
+from analysis.survey import draws_of, pairs_of, suffix_of
 from analysis.workbench import Workbench
 from landscape import store
 from landscape.errors import LandscapeError
@@ -43,7 +45,8 @@ class Study:
             )
         for strategy in settings.strategies:
             require_fit(strategy.strategy(settings.training.optimiser, 1.0), problem.names)
-        self._data = problem.data_hash
+        self._data, self._layout = problem.data_hash, problem.layout
+        require_problem(folder / "results.h5", identity(problem))
         self._require_same_runs(problem)
 
     def _require_same_runs(self, problem: Problem) -> None:
@@ -53,7 +56,7 @@ class Study:
             if path.exists():
                 rate = strategy.rate or store.open(path).provenance.rate
                 made = strategy.strategy(chosen.training.optimiser, rate)
-                who = provenance(problem, made, seed, chosen.training.plan(), strategy.title)
+                who = provenance(problem, made, seed, chosen.training.plan(), strategy.shown)
                 store.require_same(path, who, problem.layout)
 
     def _runs(self) -> list[tuple[StrategySettings, int, Path]]:
@@ -76,7 +79,7 @@ class Study:
         for runs, surface in self._planes(complete, first):
             measured, evaluated = self._measured({run.name: hashes.get(run.name, "") for run in runs}, surface)
             points, feet = points - measured, feet - evaluated
-        known = [run for run in first if self._has_eigenvalues(run, hashes.get(run.name, ""))]
+        known = [run for run in first if self._has_curvature(run, hashes.get(run.name, ""))]
         seeds = len(chosen.seeds)
         return Left(
             rates=tuple(int((~searches[n].done).sum()) if n in searches else 0 for n in range(len(chosen.strategies))),
@@ -101,26 +104,42 @@ class Study:
         return surface.model_copy(update={"label": f"seed-{self._settings.seeds[0]}"})
 
     def _measured(self, runs: Mapping[str, str], chosen: SurfaceSettings) -> tuple[int, int]:
-        """Of one plane of these runs, given with their hashes: points that are measured, runs with true losses."""
-        title, data = chosen.title, {"data": self._data}
-        plane = self._as_chosen(f"plane/{title}", {**runs, **data}, chosen.model_dump())
-        if plane is None:
+        """Of the planes, or lines, of these runs, given with their hashes: points that are measured, runs with true
+        losses.
+        """
+        each = [self._measured_on(runs, one) for one in draws_of(chosen)]
+        points, feet = (sum(numbers) for numbers in zip(*each, strict=True))
+        return min(points, points_of(chosen)), feet
+
+    def _measured_on(self, runs: Mapping[str, str], chosen: SurfaceSettings) -> tuple[int, int]:
+        space, kind = ("line", "profile") if chosen.plane in LINES else ("plane", "surface")
+        title, data, asked = chosen.title, {"data": self._data}, chosen.model_dump()
+        vectors = {"vectors": array_hash(chosen.vectors)} if chosen.vectors else {}
+        there = self._as_chosen(f"{space}/{title}", {**runs, **data, **vectors}, asked)
+        if there is None:
             return 0, 0
-        of_plane = {"plane": record_hash(plane), **data}
-        variants = [f"surface/{title}{suffix}" for suffix in ("", "-training", "-reestimated", "-training-reestimated")]
-        found = [self._as_chosen(group, of_plane, chosen.model_dump()) for group in variants]
-        measured = sum(int(surface.done.sum()) for surface in found if isinstance(surface, Surface))
+        within = {space: record_hash(there), **data}
+        names = {pair: f"{title}{suffix_of(pair)}" for pair in pairs_of(chosen)}
+        first = next(iter(names.values()))
+        found = [
+            self._as_chosen(f"{kind}/{name}", within, {**asked, "on": on, "statistics": norm})
+            for (on, norm), name in names.items()
+        ]
+        measured = sum(int(one.done.sum()) for one in found if isinstance(one, Surface | Profile))
         if chosen.adaptive:
-            fit = self._as_chosen(f"interpolation/{title}", of_plane, chosen.model_dump())
+            fit = self._as_chosen(f"interpolation/{first}", within, asked)
             measured = int(fit.surface.done.sum()) if isinstance(fit, Interpolation) else 0
             measured = points_of(chosen) if isinstance(fit, Interpolation) and fit.reached else measured
-        feet = [self._as_chosen(f"feet/{title}/{safe_name(name)}", {**runs, **of_plane}, {}) for name in runs]
-        return min(measured, points_of(chosen)), sum(record is not None for record in feet)
+        feet = [self._as_chosen(f"feet/{first}/{distinct_name(name)}", {**runs, **within}, {}) for name in runs]
+        return measured, sum(record is not None for record in feet)
 
-    def _has_eigenvalues(self, run: Trajectory, its_hash: str) -> bool:
-        inputs = {run.name: its_hash, "data": self._data}
-        task, chosen = examining.EIGENVALUES, self._settings.hessian
-        return self._as_chosen(task.group(run), inputs, examining.settings_of(chosen, run, task)) is not None
+    def _has_curvature(self, run: Trajectory, its_hash: str) -> bool:
+        """Whether all that is asked of a run's curvature is known, on every subset."""
+        inputs, chosen = {run.name: its_hash, "data": self._data}, self._settings.hessian
+        return all(
+            self._as_chosen(task.group(run), inputs, examining.settings_of(chosen, run, task)) is not None
+            for task in examining.tasks_of(chosen, self._layout)
+        )
 
     def _as_chosen(self, group: str, inputs: Mapping[str, str], chosen: Mapping[str, Any]) -> Record | None:
         """What the results hold of a group, if it was made from these inputs and no setting of it is another now."""
@@ -146,11 +165,12 @@ class Study:
             self._bench(first).surface(self._of_first(settings.surface))
         self._bench(first).eigenvalues(settings.hessian)
         bench = self._bench(runs)
-        bench.explore(settings.strategies[0].title)
+        bench.explore(settings.explore.baseline or settings.strategies[0].shown)
         bench.contrast(settings.explore)
 
     def _bench(self, runs: Sequence[Trajectory]) -> Workbench:
-        return Workbench(self._settings.named_problem, runs, self._results.path, self._progress, self._workers)
+        chosen = self._settings.named_problem
+        return Workbench(chosen, runs, self._results.path, self._progress, self._workers, study=True)
 
     def rates(self) -> list[float]:
         """The learning rate of every strategy: given, searched before, searched now, or such that a control's movement
@@ -182,7 +202,7 @@ class Study:
                 continue
             known = self._results.known(f"search/{strategy.title}", self._made(strategy), RateSearch)
             found[number] = known or RateSearch(
-                label=strategy.title,
+                label=strategy.shown,
                 rates=np.array(chosen.rates),
                 losses=np.full(len(chosen.rates), np.nan),
                 done=np.zeros(len(chosen.rates), bool),
@@ -226,8 +246,8 @@ class Study:
 
     def _place(self, who: Provenance) -> tuple[int, int]:
         """Where a run stands in the settings: the strategy's place, then the seed's."""
-        titles = [s.title for s in self._settings.strategies]
-        return titles.index(who.label), self._settings.seeds.index(who.seed)
+        labels = [s.shown for s in self._settings.strategies]
+        return labels.index(who.label), self._settings.seeds.index(who.seed)
 
     def _made(self, strategy: StrategySettings) -> Made:
         settings = {
@@ -237,7 +257,8 @@ class Study:
             "training": self._settings.training.model_dump(include={"batch_size", "optimiser"}),
             "strategy": strategy.model_dump(),
         }
-        return Made({"data": self._data}, settings, versions(), 0.0, self._settings.device, now())
+        of = identity(jobs.problem_of(self._settings.named_problem))
+        return Made({"data": self._data}, settings, versions(), 0.0, self._settings.device, now(), of, {}, True)
 
 
 def _tried(record: RateSearch, k: int, loss: float) -> RateSearch:

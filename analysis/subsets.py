@@ -75,7 +75,8 @@ class Named:
 
     @property
     def label(self) -> str:
-        return ", ".join(self.patterns)
+        text = ", ".join(self.patterns)
+        return f"patterns {text}" if text in (Everything.label, Shared.label) or text.startswith(_OTHERS) else text
 
     def spans(self, layout: Layout) -> tuple[slice, ...]:
         names = [slot.name for slot in layout.slots]
@@ -86,6 +87,10 @@ class Named:
 
     def _has(self, slot: Slot) -> bool:
         return any(fnmatchcase(slot.name, pattern) for pattern in self.patterns)
+
+
+_OTHERS = ("head of ", "layer ", "patterns ")
+"""How labels of other kinds begin."""
 
 
 @dataclass(frozen=True)
@@ -191,11 +196,23 @@ def tensors(layout: Layout, within: Subset = Everything()) -> dict[str, Tensors]
 
 
 def layers(layout: Layout, within: Subset = Everything()) -> dict[str, Tensors]:
-    """The tensors of a subset by the module that has them (weight and bias together), in the layout's order."""
+    """The tensors of a subset by the module that has them (weight and bias together), in the layout's order.
+
+    A layer of which the subset has some tensors only is called after these too.
+    """
+    parts, whole = _by_module(tensors(layout, within)), _by_module(tensors(layout))
+    found = {}
+    for module, names in parts.items():
+        some = [name.removeprefix(f"{module}.") for name in names] if names != whole[module] else []
+        found[module] = Tensors(tuple(names), f"layer {module}" + (f" ({', '.join(some)})" if some else ""))
+    return found
+
+
+def _by_module(names: Iterable[str]) -> dict[str, list[str]]:
     parts: dict[str, list[str]] = {}
-    for name in tensors(layout, within):
+    for name in names:
         parts.setdefault(module_of(name) or name, []).append(name)
-    return {module: Tensors(tuple(names), f"layer {module}") for module, names in parts.items()}
+    return parts
 
 
 def heads(layout: Layout) -> tuple[Head, ...]:

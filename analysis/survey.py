@@ -1,13 +1,15 @@
 """A plane or a line over some runs and all that is asked about it, each piece saved as soon as it is done.
 
-Groups of the results file: `plane/T`, `shadow/T/RUN`, `surface/T` (and `surface/T-training`, `surface/T-reestimated`),
-`feet/T/RUN`, `faithfulness/T`, `stability/T`, `shape/T`, `conflict/T`, `interpolation/T`, `ensemble/T`, `line/T`,
-`profile/T`, with T the title that the settings give.
+Groups of the results file: `plane/T`, `shadow/T/RUN`, `faithfulness/T`, `stability/T`, `conflict/T`, `line/T`, with T
+the title that the settings give; and `surface/M`, `shape/M`, `feet/M/RUN`, `interpolation/M`, `ensemble/M`,
+`profile/M`, with M the title where losses are of evaluation examples with frozen statistics, else `T-training`,
+`T-reestimated` or `T-training-reestimated`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import product
@@ -57,12 +59,20 @@ NOT_OF_THE_NUMBERS = {"conflict", "max_memory", "data", "batch_norm", "adaptive"
 """Settings that decide what is measured besides, and change no number of a surface."""
 
 
+USUAL = ("evaluation", "frozen")
+"""Data and statistics of measurements that are called by their title alone."""
+OF_CONDITIONS = ("surface", "shape", "feet", "interpolation")
+"""Kinds of results on a plane that data and statistics decide."""
 VARIANTS = tuple(
     data + norm
     for data, norm in product(("", "-training", "-evaluation"), ("", "-reestimated", "-frozen"))
     if data or norm
 )
-"""What a further measurement on a plane or line can be called after its title."""
+"""What a measurement on a plane or line can be called after its title, in files of earlier versions too."""
+ON_A_PLANE = ("plane", "surface", "faithfulness", "stability", "shape", "conflict", "interpolation", "line", "profile")
+"""Kinds of results that are called after a plane or a line."""
+NAMED = f"give it a name of its own with --label, or {archive.OTHERWISE}"
+"""What to do where the results of other runs have the name."""
 Measurement = TypeVar("Measurement", bound=Surface | Profile)
 
 
@@ -72,10 +82,16 @@ def survey(desk: Desk, chosen: SurfaceSettings) -> Surface | Profile:
     Several draws: one after the other, each with a seed of its own, then their ensemble; the first is returned.
     """
     checks.require_recorded(desk.problem, desk.runs)
-    members = [_Survey(desk, one).run() for one in _draws(chosen)]
+    surveys = [_Survey(desk, one) for one in draws_of(chosen)]
+    for one in surveys:
+        one.require_places()
     if chosen.draws > 1:
-        for pair in _pairs(chosen):
-            _ensemble(desk, chosen, _suffix(chosen, pair))
+        for title in (f"{_ensemble_title(chosen)}{suffix_of(pair)}" for pair in pairs_of(chosen)):
+            desk.require_places([f"ensemble/{title}"], desk.made({}, {"title": title}), NAMED)
+    members = [one.run() for one in surveys]
+    if chosen.draws > 1:
+        for pair in pairs_of(chosen):
+            _ensemble(desk, chosen, suffix_of(pair))
     return members[0]
 
 
@@ -88,12 +104,13 @@ def plan(desk: Desk, chosen: SurfaceSettings) -> str:
         points = len(recipes.along(chosen, desk.problem, space))
     else:
         points = chosen.nx * chosen.ny if not chosen.adaptive else int(chosen.budget * chosen.nx * chosen.ny)
-    words = engine.plan(points * chosen.draws * len(_pairs(chosen)))
+    words = engine.plan(points * chosen.draws * len(pairs_of(chosen)))
     tasks = len(desk.problem.tasks)
     return f"{words}; and {points * chosen.draws} points with {tasks} gradients each" if chosen.conflict else words
 
 
-def _draws(chosen: SurfaceSettings) -> list[SurfaceSettings]:
+def draws_of(chosen: SurfaceSettings) -> list[SurfaceSettings]:
+    """The settings of every draw, each with a seed and a title of its own."""
     label = chosen.label
 
     def one(k: int) -> SurfaceSettings:
@@ -104,25 +121,45 @@ def _draws(chosen: SurfaceSettings) -> list[SurfaceSettings]:
     return [one(k) for k in range(chosen.draws)]
 
 
-def _pairs(chosen: SurfaceSettings) -> list[tuple[str, str]]:
+def pairs_of(chosen: SurfaceSettings) -> list[tuple[str, str]]:
     """Every choice of data and of statistics, the first one first."""
     return [(data, norm) for data in chosen.data for norm in chosen.batch_norm]
+
+
+def suffix_of(pair: tuple[str, str]) -> str:
+    """What a measurement is called after its title: by its conditions, whichever else are measured."""
+    return "".join(f"-{word}" for word, usual in zip(pair, USUAL, strict=True) if word != usual)
 
 
 def _ensemble(desk: Desk, chosen: SurfaceSettings, suffix: str) -> None:
     """The median of all draws under the same conditions."""
     kind = "profile" if chosen.plane in LINES else "surface"
-    entries = [archive.find(desk.results.path, f"{kind}/{one.title}{suffix}") for one in _draws(chosen)]
+    entries = [archive.find(desk.results.path, f"{kind}/{one.title}{suffix}") for one in draws_of(chosen)]
     members = [entry.record for entry in entries if entry is not None]
     summary: SurfaceEnsemble | ProfileEnsemble
     if chosen.plane in LINES:
         summary = ensembles.summary_of_profiles([m for m in members if isinstance(m, Profile)])
     else:
         summary = ensembles.summary([m for m in members if isinstance(m, Surface)])
-    title = archive.safe_name(chosen.label or chosen.plane) + suffix
+    title = _ensemble_title(chosen) + suffix
     inputs = {f"member {k}": record_hash(member) for k, member in enumerate(members)}
     others = [] if suffix else [f"ensemble/{title}{variant}" for variant in VARIANTS]  # of earlier settings
     desk.results.save({f"ensemble/{title}": Entry(summary, desk.made(inputs, {"title": title}))}, drop=others)
+
+
+def _titled(desk: Desk, title: str, groups: Iterable[str]) -> list[str]:
+    """Those of some groups, or of groups of groups, that are there, but for what another label named so."""
+    there = archive.provenances(desk.results.path)
+
+    def titles(group: str) -> set[Any]:
+        inside = [made for name, made in there.items() if name == group or name.startswith(f"{group}/")]
+        return {made.settings.get("title", title) for made in inside}
+
+    return [group for group in groups if titles(group) == {title}]
+
+
+def _ensemble_title(chosen: SurfaceSettings) -> str:
+    return archive.distinct_name(chosen.label or chosen.plane)
 
 
 @dataclass(frozen=True, eq=False)
@@ -130,9 +167,15 @@ class _Work(Generic[Measurement]):
     """How a surface or a profile is measured, checked and spoken of."""
 
     name: str
-    points: int
+    kind: str
+    """Of the group, before the slash."""
+    axes: tuple[Sequence[float], ...]
     steps: Callable[[Conditions, Measurement | None], Iterator[Measurement]]
     words: Callable[[Measurement], str]
+
+    @property
+    def points(self) -> int:
+        return math.prod(map(len, self.axes))
 
 
 class _Survey:
@@ -141,6 +184,7 @@ class _Survey:
     def __init__(self, desk: Desk, chosen: SurfaceSettings) -> None:
         self._desk, self._chosen, self._title = desk, chosen, chosen.title
         self._problem = desk.problem
+        self._first = f"{chosen.title}{suffix_of(pairs_of(chosen)[0])}"
 
     def run(self) -> Surface | Profile:
         """Everything that the settings ask for."""
@@ -158,6 +202,15 @@ class _Survey:
         if self._chosen.conflict:
             self._conflicts(plane, grid)
         return surface
+
+    def require_places(self) -> None:
+        """Raises where results of other runs, or of another plane's title, stand under this one's name."""
+        measured = "profile" if self._chosen.plane in LINES else "surface"
+        groups = [f"{kind}/{self._title}" for kind in ON_A_PLANE]
+        groups += [f"{measured}/{self._title}{suffix_of(pair)}" for pair in pairs_of(self._chosen)]
+        names = [f"{self._title}{suffix}" for suffix in VARIANTS]
+        groups += _titled(self._desk, self._title, (f"{kind}/{name}" for kind in ON_A_PLANE for name in names))
+        self._desk.require_places(groups, self._made({}, {}), NAMED)
 
     def _made(self, inputs: Mapping[str, str], settings: Mapping[str, Any]) -> Provenance:
         return self._desk.made(inputs, {"title": self._title, **settings})
@@ -224,14 +277,15 @@ class _Survey:
         """
         title, results = self._title, self._desk.results
         before = archive.find(results.path, f"plane/{title}")
+        names = [f"{title}{suffix}" for suffix in ("", *VARIANTS)]
         if before is None or before.record == plane:
-            return [f"shadow/{title}", f"feet/{title}"]
-        kinds = ("shadow", "feet", "faithfulness", "stability", "surface", "shape", "conflict", "interpolation")
-        return [*(f"{kind}/{title}" for kind in kinds), *(f"surface/{title}{suffix}" for suffix in VARIANTS)]
+            return [f"shadow/{title}", *_titled(self._desk, title, (f"feet/{name}" for name in names))]
+        once = [f"{kind}/{title}" for kind in ("shadow", "faithfulness", "stability", "conflict")]
+        return [*once, *_titled(self._desk, title, (f"{kind}/{name}" for kind in OF_CONDITIONS for name in names))]
 
     def _surfaces(self, plane: Plane, grid: surfaces.Grid) -> Surface:
         """A surface for every choice of data and statistics; the first is returned."""
-        found = [self._surface(plane, grid, pair, _suffix(self._chosen, pair)) for pair in _pairs(self._chosen)]
+        found = [self._surface(plane, grid, pair) for pair in pairs_of(self._chosen)]
         return found[0]
 
     def _conditions_of(self, pair: tuple[str, str]) -> dict[str, Any]:
@@ -242,28 +296,29 @@ class _Survey:
     def _settings(self, data: str, norm: str) -> dict[str, Any]:
         return {**self._chosen.model_dump(exclude=NOT_OF_THE_NUMBERS), "on": data, "statistics": norm}
 
-    def _surface(self, plane: Plane, grid: surfaces.Grid, pair: tuple[str, str], suffix: str) -> Surface:
-        name, tasks = f"{self._title}{suffix}", ", ".join(self._problem.names)
+    def _surface(self, plane: Plane, grid: surfaces.Grid, pair: tuple[str, str]) -> Surface:
+        name, tasks = f"{self._title}{suffix_of(pair)}", ", ".join(self._problem.names)
         shape = f"{len(grid.x)} x {len(grid.y)} points"
         work = _Work(
             "surface",
-            grid.shape[0] * grid.shape[1],
+            "surface",
+            (grid.x, grid.y),
             lambda conditions, known: surfaces.measuring(self._problem, plane, grid, conditions, known),
             lambda found: f"{name}: {shape}, {found.examples} examples, tasks {tasks}",
         )
-        return self._measured(Surface, f"surface/{name}", plane, pair, work)
+        return self._measured(Surface, plane, pair, work)
 
     def _measured(
-        self, kind: type[Measurement], group: str, space: Plane | Line, pair: tuple[str, str], work: _Work[Measurement]
+        self, kind: type[Measurement], space: Plane | Line, pair: tuple[str, str], work: _Work[Measurement]
     ) -> Measurement:
         """A record as the file knows it, or measured, or what was begun gone on with."""
-        desk = self._desk
+        desk, group = self._desk, f"{work.kind}/{self._title}{suffix_of(pair)}"
         made = self._made({type(space).__name__.lower(): record_hash(space), **self._data(pair)}, self._settings(*pair))
         known = desk.results.known(group, made, kind)
         if known is not None and known.done.all():
             return known
-        if known is None and pair == _pairs(self._chosen)[0]:
-            self._drop_variants(group)
+        if known is None:
+            self._drop_others(group, space, work)
         conditions = recipes.conditions(self._chosen, self._problem, *pair)
         engine = self._engine(space, conditions, known)
         conditions = replace(conditions, engine=engine.engine)
@@ -276,11 +331,22 @@ class _Survey:
             note(work.words(found))
         return found
 
-    def _drop_variants(self, group: str) -> None:
-        """What was measured beside an earlier surface, or line, of other settings would be taken for this one's."""
-        old = [group + suffix for suffix in VARIANTS]
-        if any(archive.find(self._desk.results.path, name) is not None for name in old):
-            self._desk.results.save({}, drop=old)
+    def _drop_others(self, group: str, space: Plane | Line, work: _Work[Measurement]) -> None:
+        """What was measured under other conditions on another plane or grid would be taken for this one's."""
+        names = [f"{self._title}{suffix}" for suffix in ("", *VARIANTS)]
+        others = [f"{work.kind}/{name}" for name in names if f"{work.kind}/{name}" != group]
+        old = [other for other in _titled(self._desk, self._title, others) if not self._is_beside(other, space, work)]
+        if old:
+            kinds = ("shape", "feet") if work.kind == "surface" else ()
+            beside = [f"{kind}/{other.partition('/')[2]}" for kind in kinds for other in old]
+            self._desk.results.save({}, drop=[*old, *beside])
+
+    def _is_beside(self, group: str, space: Plane | Line, work: _Work[Measurement]) -> bool:
+        """Whether a measurement lies on the same plane and grid, or line and points."""
+        record = archive.load(self._desk.results.path, group).record
+        assert isinstance(record, Surface | Profile)
+        mine = (record.plane, (record.x, record.y)) if isinstance(record, Surface) else (record.line, (record.x,))
+        return mine[0] == space and all(map(np.array_equal, mine[1], work.axes))
 
     def _checked(self, group: str, found: Surface | Profile, conditions: Conditions) -> tuple[Check, ...]:
         """What was measured against a plain loop; where an engine computes in other arithmetic, its error is said."""
@@ -297,8 +363,8 @@ class _Survey:
         return chosen_engine(self._chosen, self._problem, space, conditions, before)
 
     def _interpolation(self, plane: Plane, grid: surfaces.Grid) -> Interpolation:
-        desk, group = self._desk, f"interpolation/{self._title}"
-        pair = _pairs(self._chosen)[0]
+        desk, group = self._desk, f"interpolation/{self._first}"
+        pair = pairs_of(self._chosen)[0]
         settings = {**self._settings(*pair), "adaptive": self._chosen.adaptive, "budget": self._chosen.budget}
         made = self._made({"plane": record_hash(plane), **self._data(pair)}, settings)
         choice = adaptive.Adaptive(self._chosen.adaptive, self._chosen.budget, seed=self._chosen.seed)
@@ -328,17 +394,17 @@ class _Survey:
 
     def _shape(self, surface: Surface) -> None:
         made = self._made({"surface": record_hash(surface)}, {})
-        group = f"shape/{self._title}"
+        group = f"shape/{self._first}"
         if self._desk.results.known(group, made, SurfaceShape) is None:
             self._desk.results.save({group: Entry(shapes.shape(surface), made)})
 
     def _faithful(self, plane: Plane, shadows: Sequence[Shadow], engine: Engine) -> None:
         """True losses beside the plane's under the surface's conditions, and what the plane shows of the runs."""
-        desk, title, pair = self._desk, self._title, _pairs(self._chosen)[0]
+        desk, title, pair = self._desk, self._title, pairs_of(self._chosen)[0]
         of_plane = {**desk.hashes, "plane": record_hash(plane)}
         made = self._made({**of_plane, **self._data(pair)}, self._conditions_of(pair))
         groups = {
-            f"feet/{title}/{group_of(run)}": (run, shadow) for run, shadow in zip(desk.runs, shadows, strict=True)
+            f"feet/{self._first}/{group_of(run)}": (run, shadow) for run, shadow in zip(desk.runs, shadows, strict=True)
         }
         todo = {g: pair for g, pair in groups.items() if desk.results.known(g, made, Feet) is None}
         if todo:
@@ -371,14 +437,15 @@ class _Survey:
     def _conflicts(self, plane: Plane, grid: surfaces.Grid) -> None:
         desk, group = self._desk, f"conflict/{self._title}"
         made = self._made(
-            {"plane": record_hash(plane), "data": self._problem.data_hash}, {"x": list(grid.x), "y": list(grid.y)}
+            {"plane": record_hash(plane), "data": self._problem.data_hash},
+            {"x": list(grid.x), "y": list(grid.y), "seed": self._chosen.seed},
         )
         known = desk.results.known(group, made, ConflictMap)
         if known is not None and known.done.all():
             return
         already = 0 if known is None else int(known.done.sum())
         with desk.results.stage("conflict map", grid.shape[0] * grid.shape[1] - already) as note:
-            steps = conflicts.mapping(self._problem, plane, grid, known)
+            steps = conflicts.mapping(self._problem, plane, grid, known, self._chosen.seed)
             found = desk.results.growing(group, made, steps, lambda c: int(c.done.sum()), already)
             desk.results.save({group: Entry(found, made)})
             note(f"{len(found.pairs)} pairs of tasks, {int(found.pareto.sum())} points in the grid's Pareto set")
@@ -392,21 +459,22 @@ class _Survey:
             found = recipes.plane(self._chosen, self._problem, desk.runs)
             assert isinstance(found, Line)
             line = found
-            old = [f"profile/{title}{suffix}" for suffix in ("", *VARIANTS)]
+            old = _titled(desk, title, [f"profile/{title}{suffix}" for suffix in ("", *VARIANTS)])
             desk.results.save({f"line/{title}": Entry(line, made)}, drop=old)
         x = recipes.along(self._chosen, self._problem, line)
-        profiles = [self._profile(line, x, pair, _suffix(self._chosen, pair)) for pair in _pairs(self._chosen)]
+        profiles = [self._profile(line, x, pair) for pair in pairs_of(self._chosen)]
         return profiles[0]
 
-    def _profile(self, line: Line, x: Sequence[float], pair: tuple[str, str], suffix: str) -> Profile:
-        name = f"{self._title}{suffix}"
+    def _profile(self, line: Line, x: Sequence[float], pair: tuple[str, str]) -> Profile:
+        name = f"{self._title}{suffix_of(pair)}"
         work = _Work[Profile](
             "line",
-            len(x),
+            "profile",
+            (x,),
             lambda conditions, known: surfaces.profiling(self._problem, line, x, conditions, known),
             lambda found: f"{name}: {len(x)} points, {line.recipe}",
         )
-        return self._measured(Profile, f"profile/{name}", line, pair, work)
+        return self._measured(Profile, line, pair, work)
 
 
 def _trust_words(title: str, found: Faithfulness) -> str:
@@ -416,12 +484,6 @@ def _trust_words(title: str, found: Faithfulness) -> str:
         f"{title}: shows {variance:.0%} of the runs' variance (the best plane of random walks: {walks:.0%}) and "
         f"{found.distance[-1]:.0%} of the distance travelled ({found.null_distance:.0%})"
     )
-
-
-def _suffix(chosen: SurfaceSettings, pair: tuple[str, str]) -> str:
-    """What tells a further measurement on a plane from the first one."""
-    first = (chosen.data[0], chosen.batch_norm[0])
-    return "".join(f"-{word}" for word, usual in zip(pair, first, strict=True) if word != usual)
 
 
 def _as_surface(found: Interpolation) -> Surface:

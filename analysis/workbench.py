@@ -37,12 +37,19 @@ class Workbench:
 
     Raises:
         LandscapeError: trajectories of another model or of other evaluation data than the problem's.
+        ArchiveError: results of another problem, or of another run of the same name.
     """
 
     def __init__(
-        self, name: ProblemName, runs: Sequence[Trajectory], results: Path, progress: Progress, workers: int = 1
+        self,
+        name: ProblemName,
+        runs: Sequence[Trajectory],
+        results: Path,
+        progress: Progress,
+        workers: int = 1,
+        study: bool = False,
     ) -> None:
-        self._desk, self._workers = Desk(name, runs, results, progress), workers
+        self._desk, self._workers = Desk(name, runs, results, progress, study), workers
 
     def surface(self, chosen: SurfaceSettings) -> Surface | Profile:
         """A plane or a line and all that is asked about it; what was begun is gone on with. See `analysis.survey`."""
@@ -100,6 +107,7 @@ class Workbench:
                     f"{run.path} begins at step {run.steps[0]}, not at its start: what is measured from the start is "
                     "left out"
                 )
+        exploring.require_whole(self._desk)
         made = self._desk.made(self._desk.hashes, {"baseline": baseline})
         known = [self._desk.results.known(f"exploration/{group_of(run)}", made, Exploration) for run in begun]
         there = [exploration for exploration in known if exploration is not None]
@@ -116,7 +124,7 @@ class Workbench:
                 self._desk.progress.tell(1)
             compared = statistics.compare_all(explored, baseline)
             for c in compared:
-                entries[f"comparison/{archive.safe_name(c.strategy)}/{c.measure}/{c.budget}"] = Entry(c, made)
+                entries[f"comparison/{archive.distinct_name(c.strategy)}/{c.measure}/{c.budget}"] = Entry(c, made)
             checked = (
                 checks.recorded_losses(self._desk.problem, self._desk.runs),
                 *([checks.same_start(begun)] if begun else []),

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.console import emit, show
-from cli.options import Device, Json, Out, Own, Quiet, Runs, Set, Threads, validated, workbench
+from cli.options import Device, Json, MaxMemory, Out, Own, Quiet, Runs, Set, Threads, validated, workbench
 
 EXAMPLES = """\
 Example: [bold]landscape connect study/runs/*.h5 --out results.h5[/bold]; \
@@ -71,7 +71,7 @@ def connect(
         int, typer.Option(min=1, help="Training examples, where data, statistics or heads need some.")
     ] = 1024,
     engine: Annotated[str, typer.Option(help="auto, problem, sequential:64, together:8x64.")] = "auto",
-    max_memory: Annotated[str, typer.Option(help="Beyond model and data, as 2GiB or 500MiB.")] = "2GiB",
+    max_memory: MaxMemory = "2GiB",
     plan: Annotated[bool, typer.Option("--plan", help="Say how many points and how long, and stop.")] = False,
     label: Annotated[str, typer.Option(help="Name in the results file; default: ends.")] = "",
     seed: Annotated[int, typer.Option(min=0, help="Draws examples and what curves are trained on.")] = 0,

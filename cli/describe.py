@@ -112,9 +112,12 @@ def _trajectory(path: Path) -> Facts:
 
 
 def _results(path: Path) -> Facts:
+    of = archive.problem_of(path)
+    stated = {"problem": "problem", "settings": "setting", "data": "evaluation_data"}
     return {
         "file": path,
         "holds": "results",
+        **{word: of[key] for key, word in stated.items() if of.get(key)},
         **{
             group: {
                 "kind": type(entry.record).__name__,

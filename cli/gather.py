@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import TypeVar
 
@@ -82,7 +83,7 @@ def contents(results: Path) -> Contents:
         changed=_changed(entries),
         ensembles=(*_all(entries, SurfaceEnsemble), *_all(entries, ProfileEnsemble)),
         profiles=tuple(_profiles(entries).values()),
-        trust=tuple(_trust(entries, title) for title in _titles(entries)),
+        trust=_trusts(entries),
         conflicts=_with_shadows(entries, ConflictMap),
         eigenvalues=tuple(
             e.record
@@ -105,50 +106,74 @@ def contents(results: Path) -> Contents:
     )
 
 
+class _Drawn:
+    """Figures by file name; where a name is taken, in whatever capitals, the later figure's has a number."""
+
+    def __init__(self) -> None:
+        self.scenes: dict[str, Scene] = {}
+        self._taken: set[str] = set()
+
+    def add(self, name: str, scene: Scene) -> None:
+        numbered = (name[:LONGEST] if number == 1 else f"{name[:LONGEST]}-{number}" for number in count(1))
+        free = next(one for one in numbered if one.casefold() not in self._taken)
+        self._taken.add(free.casefold())
+        self.scenes[free] = scene
+
+    def add_all(self, scenes: Mapping[str, Scene]) -> None:
+        for name, scene in scenes.items():
+            self.add(name, scene)
+
+
+LONGEST = 200
+"""Characters of a figure's name, so that its suffix has room in the 255 bytes of a file's name."""
+
+
 def drawings(results: Path) -> dict[str, Scene]:
     """Every figure that a results file allows, by file name."""
     entries = _in_order(archive.load_all(results))
     found = contents(results)
     first = figures.report.order(found)
-    scenes: dict[str, Scene] = {}
+    drawn = _Drawn()
     for group, entry in entries.items():
-        scenes |= _of_a_plane(entry.record, archive.safe_name(group.replace("/", "-")), _shadows(entries, group), first)
+        name = archive.safe_name(group.replace("/", "-"))
+        drawn.add_all(_of_a_plane(entry.record, name, _shadows(entries, group), first))
     for trust in found.trust:
         if trust.feet:
-            scenes[f"gap-{trust.title}"] = figures.scenes.gap(trust.feet, first)
+            drawn.add(f"gap-{trust.title}", figures.scenes.gap(trust.feet, first))
         if trust.faithfulness is not None:
-            scenes[f"shares-{trust.title}"] = figures.scenes.shares(trust.faithfulness, trust.stability)
+            drawn.add(f"shares-{trust.title}", figures.scenes.shares(trust.faithfulness, trust.stability))
     for title, group_of_profiles in _profiles(entries).items():
-        scenes[f"line-{title}"] = figures.scenes.profile(group_of_profiles)
+        drawn.add(f"line-{title}", figures.scenes.profile(group_of_profiles))
     for number, (one, other) in enumerate(found.changed, start=1):
-        scenes[f"conditions-{number}"] = figures.scenes.difference(one, other)
+        drawn.add(f"conditions-{number}", figures.scenes.difference(one, other))
     if found.eigenvalues:
-        scenes["eigenvalues"] = figures.scenes.eigenvalues(found.eigenvalues, order=first)
+        drawn.add("eigenvalues", figures.scenes.eigenvalues(found.eigenvalues, order=first))
     for about in found.curvatures:
-        scenes |= {f"{what}-{about.title}": scene for what, scene in figures.report.curvature_scenes(about).items()}
+        for what, scene in figures.report.curvature_scenes(about).items():
+            drawn.add(f"{what}-{about.title}", scene)
     if found.alternations:
-        scenes |= _alternations(found.alternations, first)
+        drawn.add_all(_alternations(found.alternations, first))
     for measure in MEASURES if found.explorations and not found.moves else ():
-        scenes[f"exploration-{measure.replace('_', '-')}"] = figures.scenes.exploration(
-            found.explorations, measure, first
-        )
+        scene = figures.scenes.exploration(found.explorations, measure, first)
+        drawn.add(f"exploration-{measure.replace('_', '-')}", scene)
     for moves in found.moves:
         part = archive.safe_name(f"{moves.movements[0].subset}-{moves.movements[0].form}")
-        drawn = move_scenes(moves, first)
-        scenes |= {f"movement-{name.replace('_', '-')}-{part}": scene for name, scene in drawn.items()}
+        for name, scene in move_scenes(moves, first).items():
+            drawn.add(f"movement-{name.replace('_', '-')}-{part}", scene)
     for number, matrix in enumerate(found.distances):
-        scenes["distances" if not number else f"distances-{number + 1}"] = figures.scenes.distance_matrix(matrix)
-    scenes |= _of_connections(found)
+        drawn.add("distances" if not number else f"distances-{number + 1}", figures.scenes.distance_matrix(matrix))
+    for name, scene in _of_connections(found):
+        drawn.add(name, scene)
     if found.trainings:
-        scenes["training"] = figures.scenes.training(found.trainings, first)
+        drawn.add("training", figures.scenes.training(found.trainings, first))
     if found.searches:
-        scenes["learning-rates"] = figures.scenes.rate_search(found.searches, first)
+        drawn.add("learning-rates", figures.scenes.rate_search(found.searches, first))
     for alike in figures.report.by_form(found.contrasts):
         name = archive.safe_name(f"contrasts-{alike[0].subset}-{alike[0].form}")
-        scenes[name] = figures.scenes.contrasts(alike, first)
+        drawn.add(name, figures.scenes.contrasts(alike, first))
     if found.comparisons and not found.contrasts:
-        scenes["comparisons"] = figures.scenes.comparisons(found.comparisons, first)
-    return scenes
+        drawn.add("comparisons", figures.scenes.comparisons(found.comparisons, first))
+    return drawn.scenes
 
 
 def _curvatures(entries: Mapping[str, Entry]) -> tuple[Curvature, ...]:
@@ -158,8 +183,9 @@ def _curvatures(entries: Mapping[str, Entry]) -> tuple[Curvature, ...]:
         head, _, tail = group.partition("/")
         what, _, suffix = head.partition("-")
         record, run = entry.record, tail.partition("/")[0]
-        layer = "layer-" in suffix
-        title = "-".join([run, *([suffix.partition("layer-")[0].rstrip("-")] if layer else [suffix])]).rstrip("-")
+        layer = isinstance(record, EigenvalueTracks) and record.subset.startswith("layer ")
+        of = suffix.partition("layer-")[0].rstrip("-") if layer else suffix
+        title = f"{run}-{of}" if of else run
         one = found.get(title, Curvature(title))
         match record:
             case EigenvalueTracks() if layer:
@@ -192,7 +218,7 @@ def _by_step(one: Curvature) -> tuple[tuple[Density, ...], ...]:
 
 def _alternations(records: tuple[Alternation, ...], first: Sequence[str]) -> dict[str, Scene]:
     drawn = figures.scenes
-    each = {f"curvature-tensor-{archive.safe_name(r.run.name)}": drawn.curvature_tensor(r) for r in records}
+    each = {f"curvature-tensor-{archive.distinct_name(r.run.name)}": drawn.curvature_tensor(r) for r in records}
     return {
         "alternation": drawn.alternation(records, first),
         "alternation-prediction": drawn.prediction_and_measurement(records, first),
@@ -221,24 +247,20 @@ def _of_a_plane(record: Record, name: str, shadows: tuple[Shadow, ...], first: S
     return {}
 
 
-def _of_connections(found: Contents) -> dict[str, Scene]:
-    """The figures of what lies between points, by file name."""
-    scenes: dict[str, Scene] = {}
+def _of_connections(found: Contents) -> Iterator[tuple[str, Scene]]:
+    """The figures of what lies between points, with file names."""
     for one in found.connections:
         for record in one.barriers:
-            words = figures.scenes.connections.matrix_title(record)
-            scenes[f"barriers-{one.title}-{archive.safe_name(words.replace(', ', '-').replace(' ', '-'))}"] = (
-                figures.scenes.barriers(record, one.barriers)
-            )
+            words = figures.scenes.connections.matrix_title(record).replace(", ", "-").replace(" ", "-")
+            yield f"barriers-{one.title}-{archive.safe_name(words)}", figures.scenes.barriers(record, one.barriers)
         for number, group in enumerate(one.paths, start=1):
-            scenes[f"paths-{one.title}" + (f"-{number}" if number > 1 else "")] = figures.scenes.paths(group)
+            yield f"paths-{one.title}" + (f"-{number}" if number > 1 else ""), figures.scenes.paths(group)
         if one.functions is not None:
-            scenes[f"disagreement-{one.title}"] = figures.scenes.disagreement(one.functions)
+            yield f"disagreement-{one.title}", figures.scenes.disagreement(one.functions)
         if one.points is not None:
-            scenes[f"points-{one.title}"] = figures.scenes.point_distances(one.points)
+            yield f"points-{one.title}", figures.scenes.point_distances(one.points)
     if found.separations:
-        scenes["separation"] = figures.scenes.separation(found.separations)
-    return scenes
+        yield "separation", figures.scenes.separation(found.separations)
 
 
 def _connections(entries: Mapping[str, Entry]) -> tuple[Connection, ...]:
@@ -278,14 +300,31 @@ def _title(entries: Mapping[str, Entry], group: str) -> str:
     return str(entries[group].provenance.settings.get("title") or group.split("/")[1])
 
 
-def _trust(entries: Mapping[str, Entry], title: str) -> Trust:
+def _names_on(entries: Mapping[str, Entry], title: str) -> list[str]:
+    """What surfaces on one plane are called, under evaluation examples and frozen statistics first."""
+    kinds = (Surface, Interpolation)
+    names = {g.split("/")[1] for g, e in entries.items() if isinstance(e.record, kinds) and _title(entries, g) == title}
+    return sorted(names, key=lambda name: (name != title, name))
+
+
+def _trusts(entries: Mapping[str, Entry]) -> tuple[Trust, ...]:
+    """How far the surfaces on every plane can be trusted, those under other conditions after the first."""
+    found: list[Trust] = []
+    for title in _titles(entries):
+        first, *others = [_trust(entries, title, name) for name in _names_on(entries, title)]
+        rest = [replace(one, faithfulness=None, stability=None) for one in others if one.feet or one.shape is not None]
+        found += [first, *rest]
+    return tuple(found)
+
+
+def _trust(entries: Mapping[str, Entry], title: str, name: str) -> Trust:
     def one(kind: str, of: type[Kind]) -> Kind | None:
-        entry = entries.get(f"{kind}/{title}")
+        entry = entries.get(kind)
         return entry.record if entry is not None and isinstance(entry.record, of) else None
 
-    feet = [e.record for g, e in entries.items() if g.startswith(f"feet/{title}/") and isinstance(e.record, Feet)]
-    known = one("faithfulness", Faithfulness), one("stability", PlaneStability)
-    return Trust(title, *known, tuple(feet), one("shape", SurfaceShape))
+    feet = [e.record for g, e in entries.items() if g.startswith(f"feet/{name}/") and isinstance(e.record, Feet)]
+    known = one(f"faithfulness/{title}", Faithfulness), one(f"stability/{title}", PlaneStability)
+    return Trust(name, *known, tuple(feet), one(f"shape/{name}", SurfaceShape))
 
 
 def _with_shadows(entries: Mapping[str, Entry], kind: type[Kind]) -> tuple[tuple[Kind, tuple[Shadow, ...]], ...]:
@@ -295,14 +334,20 @@ def _with_shadows(entries: Mapping[str, Entry], kind: type[Kind]) -> tuple[tuple
 
 def _is_variant(entries: Mapping[str, Entry], group: str) -> bool:
     """Whether a surface is of other data or statistics than the first one on its plane."""
-    return group != f"surface/{_title(entries, group)}"
+    return group != _first_surface(entries, _title(entries, group))
+
+
+def _first_surface(entries: Mapping[str, Entry], title: str) -> str:
+    """The group of the first surface on a plane, under evaluation examples and frozen statistics where there is one."""
+    groups = [f"surface/{name}" for name in _names_on(entries, title)]
+    return next((group for group in groups if group in entries), f"surface/{title}")
 
 
 def _changed(entries: Mapping[str, Entry]) -> tuple[tuple[Surface, Surface], ...]:
     """Surfaces under other conditions, each beside the first one on its plane."""
     pairs = []
     for group, surface in _surfaces(entries):
-        first = entries.get(f"surface/{_title(entries, group)}")
+        first = entries.get(_first_surface(entries, _title(entries, group)))
         if _is_variant(entries, group) and first is not None and isinstance(first.record, Surface):
             pairs.append((first.record, surface))
     return tuple(pairs)
@@ -324,8 +369,10 @@ def _all(entries: Mapping[str, Entry], kind: type[Kind]) -> tuple[Kind, ...]:
 
 def _in_order(entries: Mapping[str, Entry]) -> dict[str, Entry]:
     """Entries by group, those of a run or of a strategy in the order in which the runs were analysed."""
-    names = [name for matrix in _all(entries, DistanceMatrix) for name in matrix.labels]
-    labels = list(dict.fromkeys(name.rsplit("-", 1)[0] for name in names))
+    runs = [name for matrix in _all(entries, DistanceMatrix) for name in matrix.labels]
+    names = [archive.distinct_name(name) for name in runs]
+    labels = list(dict.fromkeys(name.rsplit("-", 1)[0] for name in runs))
+    titles = [archive.distinct_name(label) for label in labels]
 
     def place(item: tuple[str, Entry]) -> tuple[str, int, tuple[int, int, int]]:
         group, entry = item
@@ -339,7 +386,7 @@ def _in_order(entries: Mapping[str, Entry]) -> dict[str, Entry]:
                 0,
                 (_index(labels, record.strategy), _index(MEASURES, record.measure), _index(BUDGETS, record.budget)),
             )
-        return head, _index(names, tail), (_index(labels, tail), 0, 0)
+        return head, _index(names, tail), (_index(titles, tail), 0, 0)
 
     return dict(sorted(entries.items(), key=place))
 

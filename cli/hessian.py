@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.console import emit, show
-from cli.options import Device, Json, Out, Own, Quiet, Runs, Set, Threads, validated, workbench, workers_for
+from cli.options import Device, Json, MaxMemory, Out, Own, Quiet, Runs, Set, Threads, validated, workbench, workers_for
 
 EXAMPLES = """\
 Example: [bold]landscape hessian study/runs/independent-0.h5 --at last --top 5 --out results.h5[/bold]; \
@@ -30,15 +30,20 @@ def hessian(
     at: Annotated[
         str, typer.Option(help="Snapshots: a number of them evenly spread as n=5, all, last, or steps as 0,100,600.")
     ] = "n=5",
-    task: Annotated[list[str], typer.Option(help="A task or average; may be repeated. Default: all.")] = [],  # noqa: B006
+    task: Annotated[
+        list[str],
+        typer.Option(help="Of eigenvalues, densities, traces: a task or average; may be repeated. Default: all."),
+    ] = [],  # noqa: B006
     on: Annotated[
         list[str],
         typer.Option(help="Parameters: shared, all, head:TASK, or patterns as 'trunk.*,*.bias'; may be repeated."),
     ] = ["shared"],  # noqa: B006
-    layers: Annotated[bool, typer.Option("--layers", help="Also the own block of every layer of these.")] = False,
+    layers: Annotated[
+        bool, typer.Option("--layers", help="Also the eigenvalues of every layer of these by itself.")
+    ] = False,
     matrix: Annotated[str, typer.Option(help="hessian, gauss-newton or fisher (empirical).")] = "hessian",
     top: Annotated[int, typer.Option(min=1, help="Eigenvalues of each operator.")] = 3,
-    end: Annotated[str, typer.Option(help="largest, smallest, both or magnitude.")] = "largest",
+    end: Annotated[str, typer.Option(help="Of the eigenvalues: largest, smallest, both or magnitude.")] = "largest",
     tolerance: Annotated[float, typer.Option(help="Residual relative to the largest eigenvalue asked for.")] = 1e-2,
     products: Annotated[int, typer.Option(min=1, help="At most so many Lanczos products an operator.")] = 60,
     intervals: Annotated[
@@ -63,7 +68,7 @@ def hessian(
     radius: Annotated[float, typer.Option(help="sharpness: radius of the worst case.")] = 0.05,
     pairs: Annotated[int, typer.Option(min=1, help="sharpness: pairs of draws of the average case.")] = 16,
     seed: Annotated[int, typer.Option(min=0, help="Draws starts, probes, resamples and mini-batches.")] = 0,
-    max_memory: Annotated[str, typer.Option(help="Beyond model and data, as 2GiB or 500MiB.")] = "2GiB",
+    max_memory: MaxMemory = "2GiB",
     plan: Annotated[bool, typer.Option("--plan", help="Say how many products at most, and stop.")] = False,
     device: Device = "cpu",
     threads: Threads = 1,
@@ -105,7 +110,13 @@ def hessian(
         max_memory=max_memory,
         **snapshots_at(at),
     )
-    with workbench(runs, out, problem, setting, device, threads, workers_for(jobs, device), quiet) as bench:
+    workers = workers_for(jobs, device)
+    if threads > 1 and workers > 1:
+        raise ValueError(
+            f"expected more threads in one process or several processes of one thread each, got --threads {threads} "
+            f"and {workers} processes: leave out --threads or --jobs"
+        )
+    with workbench(runs, out, problem, setting, device, threads, workers, quiet) as bench:
         bench.require_curvature(chosen)
         if plan:
             text = bench.plan_curvature(chosen)

@@ -18,6 +18,12 @@ Out = Annotated[Path, typer.Option("--out", "-o", help="Where to write.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress on stderr.")]
 Json = Annotated[bool, typer.Option("--json", help="The result as JSON on stdout.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...")]
+MaxMemory = Annotated[
+    str,
+    typer.Option(
+        help="For the micro-batches of losses and products, beyond model and data: 2GiB, 500MiB (2^20) or 500MB (10^6)."
+    ),
+]
 Threads = Annotated[int, typer.Option(min=1, help="Threads of torch in this process; more pay for large models.")]
 Jobs = Annotated[int, typer.Option(min=0, help="Processes side by side; 0: one a core.")]
 Runs = Annotated[list[Path], typer.Argument(help="Trajectory files.", metavar="RUN...")]

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from cli.console import emit
-from cli.options import Device, Json, Out, Own, Quiet, Runs, Set, Threads, validated, workbench
+from cli.options import Device, Json, MaxMemory, Out, Own, Quiet, Runs, Set, Threads, validated, workbench
 
 EXAMPLES = """\
 Example: [bold]landscape surface study/runs/*-0.h5 --out results.h5 --nx 41 --conflict[/bold]; \
@@ -70,7 +70,9 @@ def surface(
         float,
         typer.Option(min=0, help="As far as the averaged loss rises by this multiple of the centre's; 0: not so."),
     ] = 0.0,
-    seed: Annotated[int, typer.Option(min=0, help="Draws directions, training examples and held-out points.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Draws directions, training examples, held-out points and pieces of examples.")
+    ] = 0,
     draws: Annotated[int, typer.Option(min=1, help="random: so many planes or lines, and their median.")] = 1,
     data: Annotated[list[str], typer.Option(help="evaluation or training; may be repeated.")] = ["evaluation"],  # noqa: B006
     batch_norm: Annotated[
@@ -84,7 +86,7 @@ def surface(
     ] = 0.0,
     budget: Annotated[float, typer.Option(help="adaptive: at most this share of the points.")] = 0.2,
     conflict: Annotated[
-        bool, typer.Option("--conflict", help="Also map how the task gradients agree over the grid.")
+        bool, typer.Option("--conflict", help="Also map how the task gradients agree, on evaluation examples.")
     ] = False,
     engine: Annotated[
         str,
@@ -95,7 +97,7 @@ def surface(
     ] = "auto",
     compiled: Annotated[bool, typer.Option("--compile", help="torch.compile the model; the error is stored.")] = False,
     bfloat16: Annotated[bool, typer.Option("--bfloat16", help="In bfloat16; the error is stored.")] = False,
-    max_memory: Annotated[str, typer.Option(help="Beyond model and data, as 2GiB or 500MiB.")] = "2GiB",
+    max_memory: MaxMemory = "2GiB",
     plan: Annotated[
         bool, typer.Option("--plan", help="Say how many points, how long and how much memory, and stop.")
     ] = False,

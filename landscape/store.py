@@ -407,7 +407,7 @@ def require_same(path: Path, who: Provenance, layout: Layout) -> Trajectory:
     """
     there = open(path)
     layout.require(there.layout, str(path))
-    for key in ("strategy", "seed", "problem", "settings", "tasks", "metrics", "data", "frozen", "training"):
+    for key in ("strategy", "label", "seed", "problem", "settings", "tasks", "metrics", "data", "frozen", "training"):
         mine, theirs = getattr(who, key), getattr(there.provenance, key)
         if json.dumps(mine, sort_keys=True) != json.dumps(theirs, sort_keys=True):
             raise LandscapeError(

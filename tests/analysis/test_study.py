@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from analysis import archive, desk, estimates, jobs
+from analysis.archive import ArchiveError
 from analysis.desk import record_hash, trajectory_hash
 from analysis.results import Comparison, Contrast, EigenvalueHistory, Exploration, Surface
 from analysis.settings import HessianSettings, SurfaceSettings, parse
@@ -252,15 +253,21 @@ def test_comparisons_with_another_baseline_replace_the_old_ones(study):
     assert {c.strategy for c in kept} == {"averaged", "independent"}
 
 
-def test_a_surface_is_never_used_for_another_plane(study):
-    chosen = SurfaceSettings(nx=4, ny=3, label="mine")
+def test_a_surface_is_never_used_for_other_runs_nor_replaced_by_theirs(study):
+    chosen = SurfaceSettings(nx=4, ny=3, label="mine", engine="problem")
     one = bench(study, RUNS[:2]).surface(chosen)
-    other = bench(study, RUNS[2:5]).surface(chosen)
+    told = Told()
+    with pytest.raises(
+        ArchiveError,
+        match=r"again\.h5 holds plane/mine of averaged-0, averaged-1, and a result of independent-0, independent-1, "
+        r"adatask-0 would take its place: .*--label",
+    ):
+        bench(study, RUNS[2:5], told=told).surface(chosen)
+    assert told.stages == [], "before anything is measured"
+    assert archive.load(study / "again.h5", "surface/mine").record == one
+    other = bench(study, RUNS[2:5]).surface(chosen.model_copy(update={"label": "theirs"}))
     assert one.plane != other.plane
-    assert other == bench(study, RUNS[2:5], results="fresh.h5").surface(chosen)
-    assert [g for g in archive.groups(study / "again.h5") if g.startswith("shadow/")] == sorted(
-        f"shadow/mine/{name}" for name in RUNS[2:5]
-    )
+    assert archive.load(study / "again.h5", "surface/mine").record == one
 
 
 def test_a_random_plane_needs_filters_and_says_so(study):
@@ -351,8 +358,8 @@ def test_labels_with_slashes_and_spaces_make_flat_groups(study):
     work.surface(SurfaceSettings(nx=3, ny=3))
     work.explore(odd[0].provenance.label)
     found = archive.load_all(study / "odd.h5")
-    assert "exploration/a_.._b_c0_-0" in found
-    assert found["exploration/a_.._b_c0_-0"].record.run.label == "a/../b c0\n"
+    group = next(group for group in found if group.startswith("exploration/a_.._b_c0_-0-"))
+    assert found[group].record.run.label == "a/../b c0\n"
     assert all(group.count("/") <= 3 for group in found)
 
 

@@ -267,7 +267,12 @@ def test_words_that_mean_nothing_are_refused_before_anything_is_written(desk, wo
 
 
 @pytest.mark.parametrize(
-    ("text", "size"), [("2GiB", 2 << 30), ("500MiB", 500 << 20), ("1.5g", 3 << 29), ("1e9", 10**9), ("64 kB", 64 << 10)]
+    ("text", "size"),
+    [
+        *(("2GiB", 2 << 30), ("500MiB", 500 << 20), ("1.5g", 3 << 29), ("3M", 3 << 20), ("1KiB", 1 << 10)),
+        *(("2GB", 2 * 10**9), ("500MB", 500 * 10**6), ("64 kB", 64_000), ("1tb", 10**12), ("1TiB", 1 << 40)),
+        *(("1e9", 10**9), ("100 B", 100), ("100", 100)),
+    ],
 )
 def test_amounts_of_memory_are_read(text, size):
     assert recipes.memory(text) == size
@@ -346,7 +351,7 @@ def test_what_stood_beside_a_surface_of_other_settings_goes_with_it(desk, plane)
     survey.survey(desk, settings(plane=plane, nx=5))
     assert beside() == {f"{kind}/{plane}"}
     survey.survey(desk, settings(plane=plane, nx=5, data=["training", "evaluation"]))
-    assert beside() == {f"{kind}/{plane}", f"{kind}/{plane}-evaluation"}
+    assert beside() == {f"{kind}/{plane}", f"{kind}/{plane}-training"}, "called by its conditions, in whatever order"
 
 
 def test_the_range_of_a_rise_is_found_under_the_surfaces_own_conditions(desk):
@@ -361,13 +366,14 @@ def test_the_range_of_a_rise_is_found_under_the_surfaces_own_conditions(desk):
 def test_feet_are_measured_as_the_surface_is(desk):
     words = {"data": ["training"], "batch_norm": ["reestimated"], "subset": "shared", "heads": "refitted"}
     surface = survey.survey(desk, settings(**words, examples=32))
-    feet = archive.load(desk.results.path, "feet/principal/averaged-0").record
+    feet = archive.load(desk.results.path, "feet/principal-training-reestimated/averaged-0").record
     for name in ("split", "examples", "batch_norm", "heads"):
         assert getattr(feet, name) == getattr(surface, name)
-    there = archive.load(desk.results.path, "surface/principal").provenance.inputs
-    assert (
-        archive.load(desk.results.path, "feet/principal/averaged-0").provenance.inputs["training"] == there["training"]
+    first, second = (
+        archive.load(desk.results.path, f"{kind}/principal-training-reestimated{run}").provenance.inputs["training"]
+        for kind, run in (("surface", ""), ("feet", "/averaged-0"))
     )
+    assert first == second
 
 
 def test_another_seed_draws_other_random_walks(desk):

@@ -108,3 +108,10 @@ def test_traces_are_told_saved_drawn_and_not_measured_twice(full: Desk) -> None:
 )
 def test_mistakes_are_one_sentence(full: Desk, words: tuple[str, ...], match: str) -> None:
     full.refuse(match, "hessian", "run.h5", *words, "--out", "never.h5")
+
+
+def test_threads_and_processes_together_are_refused(full: Desk) -> None:
+    full.refuse(
+        r"expected more threads in one process or several processes of one thread each, got --threads 2 and 3",
+        *("hessian", "run.h5", "--threads", "2", "--jobs", "3"),
+    )
