@@ -60,6 +60,12 @@ def usual_trial(run: Trajectory) -> Trial:
     A run on the mean of T losses at rate r moves as one on their sum at r / T, which is then the rate.
     """
     said, rate = stated(run.provenance.strategy), run.provenance.rate
+    least, largest = run.rates
+    if least < largest:
+        raise LandscapeError(
+            f"{run.path} was trained at learning rates from {least:g} to {largest:g}: expected one for all snapshots; "
+            "give one, as --rate 1e-3"
+        )
     if not rate > 0 or not math.isfinite(rate):
         raise LandscapeError(f"{run.path} states no learning rate above 0, got {rate}: give one, as --rate 1e-3")
     return Trial(rate / len(run.tasks) if said.mean else rate, said.order)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from analysis.results import Array
-from landscape.trajectory import Provenance
+from landscape.trajectory import Provenance, Trajectory
 
 ADAMS = ("Adam", "AdamW")
 
@@ -22,6 +22,15 @@ class StepLine:
 
     values: Array
     words: str
+
+
+def line_of(run: Trajectory, preconditioned: bool = False) -> StepLine:
+    """The step-size line of a run, see `step_line`; none where its history says that the learning rate changed."""
+    least, largest = run.rates
+    if least < largest:
+        words = f"No step-size line: the learning rate changed along the run, between {least:g} and {largest:g}."
+        return _none(len(run.tasks), words)
+    return step_line(run.provenance, preconditioned)
 
 
 def step_line(who: Provenance, preconditioned: bool = False) -> StepLine:

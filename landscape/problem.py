@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -15,6 +14,7 @@ from torch.func import functional_call
 from torch.utils.data import Dataset
 
 from landscape.checks import find_culprit, require_per_example
+from landscape.content import hash_of
 from landscape.data import Batch, Source, Tree
 from landscape.errors import LandscapeError
 from landscape.modules import BufferLayout, buffer_layout, flatten, mode, own_buffers, trainable, unflatten
@@ -109,7 +109,7 @@ class Problem:
         self.train = Source(train, self.names, "training")
         self.evaluation: Batch = Source(evaluation, self.names, "evaluation").freeze().to(self.device, self.dtype)
         self.data_hash = self.evaluation.hash()
-        self.frozen_hash = _frozen_hash(self.model)
+        self.frozen_hash = hash_of({n: p for n, p in self.model.named_parameters() if not p.requires_grad})
         plain = tuple((name, tuple(p.shape), p) for name, p in parameters.items())
         self.layout = _layout(plain, [SHARED] * len(plain))
         few = self.evaluation[:16]
@@ -146,9 +146,19 @@ class Problem:
         return other
 
     def initial(self, seed: int) -> tuple[Tensor, Tensor]:
-        """Theta [P] and buffers [Q] at the start of a run with this seed."""
-        module = self.model if self._make is None else _made(self._make, seed).to(self.device, self.dtype)
-        return self.read(module)
+        """Theta [P] and buffers [Q] at the start of a run with this seed: those of `model_for(seed)`."""
+        return self.read(self.model if self._make is None else self.model_for(seed))
+
+    def model_for(self, seed: int) -> nn.Module:
+        """A module of its own at the start of a run with this seed, to be trained in a loop of your own and recorded:
+        `Recorder(problem, path, seed=seed, model=module)`.
+
+        Of a problem made from a function: what the function makes with the global generators seeded, so that seeds
+        have starts of their own; `record` with the same seed starts there too. Of a problem made from a module: a copy
+        with the weights that `problem.model` has now, so that all seeds have one start.
+        """
+        module = copy.deepcopy(self.model) if self._make is None else _made(self._make, seed)
+        return module.to(self.device, self.dtype)
 
     def read(self, module: nn.Module) -> tuple[Tensor, Tensor]:
         """Copies of a module's theta [P] and buffers [Q], for a module of this problem's architecture."""
@@ -311,12 +321,3 @@ def _reached(task: str, loss: Tensor, leaves: Sequence[Tensor]) -> list[bool]:
         f"task {task!r} reaches no trainable parameter: expected its loss to depend on at least one; "
         "is its part of the model frozen or detached?"
     )
-
-
-def _frozen_hash(module: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, parameter in module.named_parameters():
-        if not parameter.requires_grad:
-            digest.update(name.encode())
-            digest.update(parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]

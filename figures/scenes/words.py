@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from analysis.results import Run
+from analysis.results import Run, starts_counted, starts_of
 
 
 def count(number: int, noun: str, plural: str = "") -> str:
@@ -24,15 +24,18 @@ def sentences(*parts: str) -> str:
 
 
 def seeds_of(runs: Sequence[Run]) -> str:
-    """How many seeds each strategy has: `3 seeds each`, or `averaged 3, independent 2 seeds`."""
+    """How many seeds each strategy has: `3 seeds of each strategy`, or `averaged 3 and independent 2 seeds`; with the
+    number of their starts where that is another one.
+    """
     seeds: dict[str, set[int]] = {}
     for run in runs:
         seeds.setdefault(run.label, set()).add(run.seed)
     numbers = {label: len(values) for label, values in seeds.items()}
+    starts = starts_counted(starts_of(runs))
     if len(set(numbers.values())) <= 1:
         number = next(iter(numbers.values()), 0)
-        return count(number, "seed") + (" of each strategy" if len(numbers) > 1 else "")
-    return listed(f"{label} {number}" for label, number in numbers.items()) + " seeds"
+        return count(number, "seed") + (" of each strategy" if len(numbers) > 1 else "") + starts
+    return listed(f"{label} {number}" for label, number in numbers.items()) + " seeds" + starts
 
 
 def excluded(number: int, what: str) -> str:
