@@ -90,7 +90,8 @@ class Source:
         if not -len(self) <= index < len(self):
             raise IndexError(f"example {index} of {len(self)}")
         batch = self.take(np.array([index % len(self)]))
-        return tree_map(lambda leaf: leaf[0], (batch.inputs, batch.targets))
+        inputs, targets = tree_map(lambda leaf: leaf[0], (batch.inputs, batch.targets))
+        return inputs, targets
 
     def freeze(self) -> Batch:
         """Every example once, in order; a data set that changes from one reading to the next is refused."""

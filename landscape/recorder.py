@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -84,18 +83,21 @@ class Recorder:
     ) -> None:
         self._problem, self._path, self._when = problem, Path(path), when or Every(50)
         self._model, self._keep, self._existing = model, keep, existing
-        self._watch = Watch(problem, self._module)
+        self._watch = Watch(problem, self._module, self._moment)
         self._rate = OfOptimiser(optimizer, self._watch.parameters) if optimizer is not None else None
         training = {"when": repr(self._when), **({"keep": repr(keep)} if keep.settings() else {})}
         self._who = Provenance(label, label, seed, rate, training=training, **of_problem(problem))  # type: ignore[arg-type]
-        self._step = self._updates = self._gradients = self._stored = 0
-        self._seconds = 0.0
-        self._path_steps = self._path_updates = torch.zeros((), dtype=torch.float64, device=problem.device)
         self._open: contextlib.ExitStack | None = None
 
     def __enter__(self) -> Recorder:
         where = self._path.resolve()
         with _ordinary_tensors():
+            self._step = self._updates = self._gradients = self._stored = self._counted = 0
+            self._seconds = 0.0
+            self._pending: list[tuple[int, Tensor, Tensor, Tensor, float]] = []
+            self._nothing = torch.zeros((), dtype=torch.float64, device=self._problem.device)
+            self._unknown = self._nothing.new_full((len(self._problem.tasks),), torch.nan)
+            self._path_steps = self._path_updates = self._finer = self._nothing
             self._watch.begin()
             if self._rate is not None and math.isnan(self._who.rate):
                 self._who = replace(self._who, rate=self._rate.now())
@@ -103,12 +105,10 @@ class Recorder:
             row = self._keep.row(self._problem.layout, theta)
             now = Now(self._who, self._problem.layout, row, buffers)
             there = self._existing.continued(self._path, now) if self._path.exists() else None
-            if where in _OPEN:  # of a cell that was interrupted: nothing else can let go of its file
-                _OPEN[where]._close()
+            unclosed = _OPEN.get(where)
+            if unclosed is not None:  # of a cell that was interrupted: nothing else can let go of its file
+                unclosed._close()
             self._at_step = self._at_update = self._watch.shared()
-            self._pending: list[tuple[int, Tensor, Tensor, Tensor, float]] = []
-            self._counted = 0
-            self._finer = torch.zeros_like(self._path_steps)
             self._since = time.perf_counter()
             with contextlib.ExitStack() as stack:
                 self._writer = stack.enter_context(self._opened(start_hash(theta, buffers)))
@@ -189,6 +189,9 @@ class Recorder:
     def _module(self) -> nn.Module:
         return self._problem.model if self._model is None else self._model
 
+    def _moment(self) -> str:
+        return f"at step {self._step} ({self._path} keeps what was recorded up to step {self._stored})"
+
     def _opened(self, start: str) -> contextlib.AbstractContextManager[store.Writer]:
         problem, who = self._problem, replace(self._who, start=start)
         precise = np.dtype(np.float64 if problem.dtype == torch.float64 else np.float32)
@@ -206,7 +209,7 @@ class Recorder:
     def _row(self, losses: Tensor | None) -> Tensor:
         count, device = len(self._problem.tasks), self._problem.device
         if losses is None:
-            return torch.full((count,), torch.nan, dtype=torch.float64, device=device)
+            return self._unknown
         if losses.shape != (count,):
             raise LandscapeError(f"expected one loss for each of the {count} tasks, got shape {list(losses.shape)}")
         return losses.detach().to(device, torch.float64)
@@ -227,6 +230,7 @@ class Recorder:
         self._counted += 1
 
     def _count(self, number: int, row: Tensor, rate: float) -> None:
+        self._before, self._step = self._step, number
         if self._counted:
             self._at_update = self._watch.shared()
             moved = _norm(self._at_update, self._at_step)
@@ -234,11 +238,10 @@ class Recorder:
             self._update(1)
             moved = self._finer
         self._at_step = self._at_update
-        self._before, self._step = self._step, number
         self._path_steps = self._path_steps + moved
         self._path_updates = self._path_updates + self._finer
         self._pending.append((number, row, moved, self._finer, rate))
-        self._finer, self._counted = torch.zeros_like(self._finer), 0
+        self._finer, self._counted = self._nothing, 0
 
     def _read(self) -> tuple[Array, Array]:
         """Theta as a file stores it, and buffers."""
@@ -251,9 +254,7 @@ class Recorder:
             torch.cuda.synchronize(self._problem.device)
         self._seconds += time.perf_counter() - self._since if self._step else 0.0
         if self._step:
-            self._watch.require(
-                f"at step {self._step} ({self._path} keeps what was recorded up to step {self._stored})"
-            )
+            self._watch.require()
         theta, buffers = self._problem.read(self._module())
         means = self._problem.evaluate(theta, buffers)
         exact, states = self._read()
@@ -288,11 +289,9 @@ _OPEN: WeakValueDictionary[Path, Recorder] = WeakValueDictionary()
 """Recorders of this process that hold a file."""
 
 
-@contextlib.contextmanager
-def _ordinary_tensors() -> Iterator[None]:
-    """Inside `torch.inference_mode` too, tensors that can be used outside of it; no graph of what is read."""
-    with torch.inference_mode(False), torch.no_grad():
-        yield
+def _ordinary_tensors() -> contextlib.AbstractContextManager[object]:
+    """Inside `torch.inference_mode` too, tensors that can be used outside of it."""
+    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else contextlib.nullcontext()
 
 
 def _norm(now: Tensor, before: Tensor) -> Tensor:

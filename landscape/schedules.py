@@ -47,7 +47,7 @@ class LogSpaced:
 
 def due_since(when: Schedule, before: int, step: int) -> bool:
     """Whether a schedule stores a snapshot for any step after `before` up to `step`."""
-    return any(when.due(number) for number in range(step, before, -1))
+    return when.due(step) or any(when.due(number) for number in range(before + 1, step))
 
 
 @dataclass(frozen=True, init=False)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -29,15 +29,16 @@ _FROZEN = "load weights before the problem is made, and make what moves without 
 class Watch:
     """Reads the shared parameters and says what is no longer as the problem has it; keeps no reference to a tensor.
 
-    `module` is asked for the module at every reading, so that one that was replaced is seen.
+    `module` is asked for the module at every reading, so that one that was replaced is seen; `when` for the moment, in
+    words, where something is to be said.
     """
 
-    def __init__(self, problem: Problem, module: Callable[[], nn.Module]) -> None:
-        self._problem, self._module = problem, module
+    def __init__(self, problem: Problem, module: Callable[[], nn.Module], when: Callable[[], str]) -> None:
+        self._problem, self._module, self._when = problem, module, when
         self._slots = {slot.name: slot for slot in problem.layout.slots}
         self._shared = [slot for slot in problem.layout.slots if slot.owner == SHARED]
         self._size = problem.layout.count()
-        self._places: list[list[str]] = []
+        self._places: list[tuple[list[str], str]] = []
         self._dtypes: dict[str, torch.dtype] = {}
         self._outside: dict[str, Tensor] | None = None
         self._resting: set[str] = set()
@@ -69,10 +70,11 @@ class Watch:
         """A copy of the shared parameters as they are now. Cost: a look-up a tensor, and the copy."""
         try:
             now = flatten(self.parameters())
-        except (KeyError, AttributeError, TypeError) as error:
-            raise LandscapeError(self._gone()) from error
+        except (KeyError, AttributeError, TypeError):
+            self.require()
+            raise
         if now.numel() != self._size:
-            raise LandscapeError(self._gone())
+            self.require()
         return now
 
     def parameters(self) -> list[Tensor]:
@@ -80,7 +82,7 @@ class Watch:
         module = self._module()
         return [_at(module, place) for place in self._places]
 
-    def require(self, when: str) -> None:
+    def require(self) -> None:
         """Raises unless the module still has the problem's parameters, and the others are what they were.
 
         Cost: one pass over the parameters that are not part of theta.
@@ -90,7 +92,9 @@ class Watch:
         """
         found = self._found()
         for why, advice in self._differences(found):
-            raise LandscapeError(f"the model is no longer the problem's {when}: {why}; {advice}, and record anew")
+            raise LandscapeError(
+                f"the model is no longer the problem's {self._when()}: {why}; {advice}, and record anew"
+            )
         self._say_what_rests(found)
 
     def _found(self) -> dict[str, nn.Parameter]:
@@ -98,7 +102,8 @@ class Watch:
         own = dict(self._module().named_parameters())
         plain = own if own.keys() >= self._slots.keys() else {_plain(name): p for name, p in own.items()}
         names = dict(zip(plain, own, strict=True)) if len(plain) == len(own) else dict(zip(own, own, strict=True))
-        self._places = [names.get(slot.name, slot.name).split(".") for slot in self._shared]
+        whole = [names.get(slot.name, slot.name).split(".") for slot in self._shared]
+        self._places = [(parts, name) for *parts, name in whole]
         return plain
 
     def _differences(self, found: Mapping[str, nn.Parameter]) -> Iterable[tuple[str, str]]:
@@ -136,11 +141,6 @@ class Watch:
             _SAME,
         )
 
-    def _gone(self) -> str:
-        """What `require` says, where a reading has failed."""
-        why, advice = next(iter(self._differences(self._found())), ("its shared parameters cannot be read", _SAME))
-        return f"the model is no longer the problem's: {why}; {advice}, and record anew"
-
     def _say_what_rests(self, found: Mapping[str, nn.Parameter]) -> None:
         """Parameters of theta that do not train now stay part of it: right, but worth a word, once."""
         resting = {name for name in self._slots if not found[name].requires_grad}
@@ -154,10 +154,12 @@ class Watch:
             )
 
 
-def _at(module: nn.Module, place: Sequence[str]) -> Tensor:
-    for name in place[:-1]:
-        module = module._modules[name]  # type: ignore[assignment]
-    return module._parameters[place[-1]]  # type: ignore[return-value]
+def _at(module: Any, place: tuple[Sequence[str], str]) -> Tensor:
+    parts, name = place
+    for part in parts:
+        module = module._modules[part]
+    found: Tensor = module._parameters[name]
+    return found
 
 
 def _plain(name: str) -> str:
