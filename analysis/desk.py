@@ -159,9 +159,10 @@ def trajectory_hash(trajectory: Trajectory) -> str:
     sketch = trajectory.sketch
     if sketch is not None:
         digest.update(f"projection on {sketch.dimensions} with seed {sketch.seed}".encode())
-    small = (*_BY_SNAPSHOT, *vars(trajectory.history))
-    known = {**vars(trajectory), **vars(trajectory.history)}
-    for name, array in [*((name, known[name]) for name in small), *([("norms", sketch.norms)] if sketch else [])]:
+    arrays = {name: getattr(trajectory, name) for name in _BY_SNAPSHOT}
+    arrays |= {f"history {name}": column for name, column in vars(trajectory.history).items()}
+    arrays |= {} if sketch is None else {"norms": sketch.norms}
+    for name, array in arrays.items():
         digest.update(f"{name} {array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).tobytes())
     for rows in (trajectory.theta if sketch is None else sketch.rows, trajectory.buffers):

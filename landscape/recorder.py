@@ -87,6 +87,7 @@ class Recorder:
         self._rate = OfOptimiser(optimizer, self._watch.parameters) if optimizer is not None else None
         training = {"when": repr(self._when), **({"keep": repr(keep)} if keep.settings() else {})}
         self._who = Provenance(label, label, seed, rate, training=training, **of_problem(problem))  # type: ignore[arg-type]
+        self._step = 0
         self._open: contextlib.ExitStack | None = None
 
     def __enter__(self) -> Recorder:
@@ -185,6 +186,11 @@ class Recorder:
                 f"the recorder of {self._path} is not open: expected steps inside `with Recorder(...) as recorder:`, "
                 "and one recorder a file; begin a new one"
             )
+
+    @property
+    def last_step(self) -> int:
+        """The number of the last step that was counted, 0 before the first."""
+        return self._step
 
     def _module(self) -> nn.Module:
         return self._problem.model if self._model is None else self._model
