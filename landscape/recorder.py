@@ -102,7 +102,7 @@ class Recorder:
             self._watch.begin()
             if self._rate is not None and math.isnan(self._who.rate):
                 self._who = replace(self._who, rate=self._rate.now())
-            theta, buffers = self._read()
+            theta, buffers = self._exact(*self._problem.read(self._module()))
             row = self._keep.row(self._problem.layout, theta)
             now = Now(self._who, self._problem.layout, row, buffers)
             there = self._existing.continued(self._path, now) if self._path.exists() else None
@@ -218,7 +218,7 @@ class Recorder:
             return self._unknown
         if losses.shape != (count,):
             raise LandscapeError(f"expected one loss for each of the {count} tasks, got shape {list(losses.shape)}")
-        return losses.detach().to(device, torch.float64)
+        return losses.detach().to(device, torch.float64, copy=True)
 
     def _rate_of(self, given: float | None) -> float:
         if given is None:
@@ -249,9 +249,8 @@ class Recorder:
         self._pending.append((number, row, moved, self._finer, rate))
         self._finer, self._counted = self._nothing, 0
 
-    def _read(self) -> tuple[Array, Array]:
-        """Theta as a file stores it, and buffers."""
-        theta, buffers = self._problem.read(self._module())
+    def _exact(self, theta: Tensor, buffers: Tensor) -> tuple[Array, Array]:
+        """Theta and buffers as a file stores them."""
         precise = torch.float64 if theta.dtype == torch.float64 else torch.float32
         return theta.cpu().to(precise).numpy(), buffers.cpu().numpy()
 
@@ -263,7 +262,7 @@ class Recorder:
             self._watch.require()
         theta, buffers = self._problem.read(self._module())
         means = self._problem.evaluate(theta, buffers)
-        exact, states = self._read()
+        exact, states = self._exact(theta, buffers)
         self._writer.append(
             Snapshot(
                 self._step,

@@ -49,6 +49,7 @@ class Watch:
         Raises:
             LandscapeError: the module has other parameters than the problem, or other weights that do not train.
         """
+        self._outside, self._resting = None, set()
         found = self._found()
         self._dtypes = {name: p.dtype for name, p in found.items()}
         trained = [name for name, p in found.items() if p.requires_grad]
