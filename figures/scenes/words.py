@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from analysis.results import Run, starts_counted, starts_of
+from analysis.results import Movement, Run, starts_counted, starts_of
 
 
 def count(number: int, noun: str, plural: str = "") -> str:
@@ -41,3 +41,14 @@ def seeds_of(runs: Sequence[Run]) -> str:
 def excluded(number: int, what: str) -> str:
     """A sentence for values that cannot be drawn; nothing where there are none."""
     return f"{count(number, 'value')} of {what} not finite and left out." if number else ""
+
+
+def estimated(movements: Sequence[Movement]) -> str:
+    """A sentence where files keep a projection in the place of theta; else nothing."""
+    error = max((one.error for one in movements), default=0.0)
+    few = f"{sum(one.error > 0 for one in movements)} of {count(len(movements), 'run')}"
+    return (
+        f"Distances of {few} are estimated from a random projection, with a relative standard error of {error:.2g}."
+        if error
+        else ""
+    )

@@ -63,8 +63,8 @@ def test_projections_and_whole_recordings_go_together(projected: Path, desk: Des
 @pytest.mark.parametrize(
     "words",
     [
-        ("surface", "--grid", "3"),
-        ("hessian", "--count", "1"),
+        ("surface",),
+        ("hessian",),
         ("connect",),
         ("theory",),
     ],
