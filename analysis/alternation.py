@@ -67,6 +67,12 @@ def usual_trial(run: Trajectory) -> Trial:
         raise LandscapeError(
             f"{run.path} climbs (maximize=True): expected a run that goes down; give a rate, as --rate 1e-3"
         )
+    least, largest = run.rates
+    if least < largest:
+        raise LandscapeError(
+            f"{run.path} was trained at learning rates from {least:g} to {largest:g}: expected one for all snapshots; "
+            "give one, as --rate 1e-3"
+        )
     if not rate > 0 or not math.isfinite(rate):
         raise LandscapeError(f"{run.path} states no learning rate above 0, got {rate}: give one, as --rate 1e-3")
     return Trial(rate / len(run.tasks) if said.mean else rate, said.order)

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -375,6 +375,8 @@ def _build(kind: type[Record], array: Callable[[str], Array], attributes: Mappin
             values[spec.name] = array(name)
         elif "labels" in spec.metadata:
             values[spec.name] = tuple(str(label) for label in array(name))
+        elif name not in attributes and spec.default is not MISSING:
+            continue  # of a version that did not have this field yet
         elif isinstance(attributes[name], dict):
             values[spec.name] = _build(_kind(attributes[name]["kind"]), array, attributes, f"{name}_")
         else:

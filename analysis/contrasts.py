@@ -12,7 +12,7 @@ from analysis import differences, readings
 from analysis.multiplicity import benjamini_hochberg, holm
 from analysis.pairing import PAIRED, Pairing, Sides, WhereSeedsMatch
 from analysis.readings import Measured
-from analysis.results import ERROR_RATE, FAIR_BUDGETS, FEWEST_SEEDS, Array, Contrast
+from analysis.results import ERROR_RATE, FAIR_BUDGETS, FEWEST_SEEDS, Array, Contrast, said_of_starts
 from analysis.signflips import exchanged, sign_flips, smallest_exchange_p, smallest_p
 from analysis.verdicts import verdict
 from landscape.errors import LandscapeError, unknown
@@ -59,7 +59,8 @@ def contrast(
     all measures, budgets, subsets and forms of this call, is at most 0.05. That p is the step-down maximum over sign
     flips of whole seeds (Westfall and Young, 1993) where flipping can show anything: from six seeds on. With fewer, or
     unpaired, it is the t test's, corrected by Holm: exact only for normal differences. Several strategies are several
-    families. `starts` are hashes of the runs' starts by label and seed: runs known to start apart are no pair.
+    families. `starts` are hashes of the runs' starts by label and seed: runs known to start apart are no pair, and of
+    seeds that share a start the record says so.
 
     Cost: resamples x rows x seeds operations, where rows = measures x budgets x subsets x forms; no file is read.
 
@@ -78,6 +79,7 @@ def contrast(
     there = dict.fromkeys(key for group in groups for key in group)
     seeds = [sorted(seed for label, seed in there if label == side) for side in (strategy, baseline)]
     sides = question.pairing.sides((strategy, baseline), (seeds[0], seeds[1]), starts or {})
+    sides = _with_starts((strategy, baseline), sides, starts or {})
     read = [_Read(group, (strategy, baseline), sides, question) for group in groups]
     mine, theirs = (np.concatenate([one.rows[side] for one in read]) for side in (0, 1))
     rng = generator(question.seed, "contrast", strategy, baseline)
@@ -166,6 +168,7 @@ class _Read:
             smallest_p=tested.smallest_p,
             resamples=self._question.resamples,
             resampling_seed=self._question.seed,
+            starts=self._sides.starts,
             **{name: values[rows].reshape(shape) for name, values in tested.columns.items()},
         )
         return replace(found, verdicts=tuple(verdict(found, m) for m in range(len(found.measures))))
@@ -173,6 +176,21 @@ class _Read:
 
 def _seeds(sides: Sides) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return sides.seeds, sides.baseline_seeds
+
+
+def _with_starts(labels: tuple[str, str], sides: Sides, starts: Mapping[tuple[str, int], str]) -> Sides:
+    """The same sides, with what can be said of the starts of the runs in them."""
+    keys = [[(label, seed) for seed in seeds] for label, seeds in zip(labels, _seeds(sides), strict=True)]
+    known = {key: starts[key] for side in keys for key in side if starts.get(key)}
+    counts = [len({known[key] for key in side}) if all(key in known for key in side) else 0 for side in keys]
+    said = said_of_starts(known) if sides.design == PAIRED else " ".join(_each_side(keys, known))
+    return replace(sides, note=f"{sides.note} {said}".strip(), starts=min(counts))
+
+
+def _each_side(keys: Sequence[Sequence[tuple[str, int]]], starts: Mapping[tuple[str, int], str]) -> dict[str, None]:
+    """Where sides are not paired, it does not matter that a seed begins elsewhere on the other one."""
+    parts = [said_of_starts({key: starts[key] for key in side if key in starts}) for side in keys]
+    return dict.fromkeys(part for part in parts if part)
 
 
 @dataclass(frozen=True, eq=False)

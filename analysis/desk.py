@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -237,13 +238,28 @@ def _require_same(problem: Problem, run: Trajectory) -> None:
 
 
 def trajectory_hash(trajectory: Trajectory) -> str:
-    """Sixteen hex digits of a SHA-256 over strategy, layout, steps, theta and buffers. Cost: one pass over the file."""
-    digest = hashlib.sha256((trajectory.layout.hash + trajectory.provenance.strategy).encode())
-    digest.update(trajectory.steps.tobytes())
-    for rows in (trajectory.theta, trajectory.buffers):
+    """Sixteen hex digits of a SHA-256 over everything in a file that a result can depend on: who made it (without
+    versions and time), layout, all budgets, path lengths, losses, metrics and history of the snapshots, buffers, and
+    theta or what the file keeps in its place. Cost: one pass over the file.
+    """
+    who = {**vars(trajectory.provenance), "versions": {}, "created": "", "layout": trajectory.layout.hash}
+    digest = hashlib.sha256(json.dumps(who, sort_keys=True).encode())
+    sketch = trajectory.sketch
+    if sketch is not None:
+        digest.update(f"projection on {sketch.dimensions} with seed {sketch.seed}".encode())
+    arrays = {name: getattr(trajectory, name) for name in _BY_SNAPSHOT}
+    arrays |= {f"history {name}": column for name, column in vars(trajectory.history).items()}
+    arrays |= {} if sketch is None else {"norms": sketch.norms}
+    for name, array in arrays.items():
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).tobytes())
+    for rows in (trajectory.theta if sketch is None else sketch.rows, trajectory.buffers):
         for block in rows.blocks():
             digest.update(np.ascontiguousarray(block).tobytes())
     return digest.hexdigest()[:16]
+
+
+_BY_SNAPSHOT = ("steps", "updates", "gradients", "seconds", "path_steps", "path_updates", "losses", "metrics")
 
 
 def record_hash(record: Record) -> str:

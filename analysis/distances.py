@@ -36,7 +36,7 @@ def exploration(trajectory: Trajectory) -> Exploration:
         updates=trajectory.updates,
         gradients=trajectory.gradients,
         seconds=trajectory.seconds,
-        movement=trajectory.provenance.rate * trajectory.updates,
+        movement=trajectory.movement,
         net=net,
         path_steps=trajectory.path_steps,
         path_updates=trajectory.path_updates,

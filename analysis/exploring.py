@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -214,8 +214,10 @@ def _compared(
     if len(there) == len(groups) and not (stale and not groups):
         return there
     with desk.results.stage("comparison", 1) as note:
-        starts = {_key(run): _start(run) for run in desk.runs if run.steps[0] == 0}
-        found = contrasts([item.movement for item in moved], baseline, question, starts)
+        starts = {_key(run): run.start for run in desk.runs if run.start}
+        repeated = repetitions(desk.runs)
+        counted = [item.movement for item in moved if (item.movement.run.label, item.movement.run.seed) not in repeated]
+        found = tuple(_noting(record, repeated) for record in contrasts(counted, baseline, question, starts))
         entries = {group: Entry(record, made) for group, record in zip(groups, found, strict=True)}
         desk.results.save(entries or _again(desk, moved[0], made), drop=stale)
         desk.progress.tell(1)
@@ -258,8 +260,39 @@ def _key(run: Trajectory) -> tuple[str, int]:
     return run.provenance.label, run.provenance.seed
 
 
-def _start(run: Trajectory) -> str:
-    return hashlib.sha256(np.ascontiguousarray(run.theta[0]).tobytes()).hexdigest()[:16]
+def repetitions(runs: Sequence[Trajectory]) -> dict[tuple[str, int], int]:
+    """Runs that are another one of their label over again, under another seed: the seed of that one, by label and seed.
+
+    They have its losses and paths at every snapshot and its last theta, to the byte. Cost: one row read a run.
+    """
+    first: dict[tuple[str, str], int] = {}
+    found: dict[tuple[str, int], int] = {}
+    for run in runs:
+        if run.steps[-1] == 0:
+            continue
+        rows = run.theta if run.sketch is None else run.sketch.rows
+        digest = hashlib.sha256(np.ascontiguousarray(rows[-1]).tobytes())
+        for array in (run.steps, run.updates, run.path_steps, run.path_updates, run.losses):
+            digest.update(np.ascontiguousarray(array).tobytes())
+        seed = first.setdefault((run.provenance.label, digest.hexdigest()), run.provenance.seed)
+        if seed != run.provenance.seed:
+            found[_key(run)] = seed
+    return found
+
+
+def said_of_repetitions(repeated: Mapping[tuple[str, int], int], labels: Sequence[str]) -> str:
+    """A sentence for each run that is left out as a repetition; else empty."""
+    return " ".join(
+        f"Seed {seed} of {label} is its seed {of} over again, to the byte, and left out: train it from a start and "
+        "with batches of its own."
+        for (label, seed), of in repeated.items()
+        if label in labels
+    )
+
+
+def _noting(record: Contrast, repeated: Mapping[tuple[str, int], int]) -> Contrast:
+    said = said_of_repetitions(repeated, (record.strategy, record.baseline))
+    return replace(record, note=f"{said} {record.note}".strip()) if said else record
 
 
 def _count(number: int, noun: str) -> str:

@@ -194,7 +194,7 @@ def _movement(
         updates=run.updates[rows],
         gradients=run.gradients[rows],
         seconds=run.seconds[rows],
-        movement=run.provenance.rate * run.updates[rows],
+        movement=run.movement[rows],
         tasks=run.tasks,
         losses=run.losses[rows],
         values=np.stack([values[name] for name in MEASURES], axis=1),

@@ -20,6 +20,8 @@ class Sides:
     baseline_seeds: tuple[int, ...]
     design: str
     note: str = ""
+    starts: int = 0
+    """How many starts the seeds of the side with fewer have; 0 where it is not known."""
 
 
 class Pairing(Protocol):

@@ -19,7 +19,7 @@ from analysis.products import Way
 from analysis.results import Array, Estimate, Sharpness
 from analysis.scaling import Elementwise, Plain, Scale, ScaledOperator, scale_on
 from analysis.spectra import Accuracy, top_eigenpairs
-from analysis.stability import step_line
+from analysis.stability import line_of
 from analysis.subsets import Everything, Shared, Subset
 from analysis.subspaces import run_of
 from landscape.errors import LandscapeError
@@ -105,7 +105,7 @@ def along(
     for row in rows:
         spots.append(_measured(problem, trajectory.theta[row], trajectory.buffers[row], chosen, trace, warm, tell))
     size = subsets.size(chosen.on, problem.layout)
-    line = step_line(trajectory.provenance)
+    line = line_of(trajectory)
     whole = isinstance(chosen.on, Shared | Everything)
     names = tuple(_Spot.__dataclass_fields__)[3:]
     return Sharpness(

@@ -22,7 +22,7 @@ from landscape.strategies import (
     Strategy,
     Sum,
 )
-from landscape.trajectory import Provenance
+from landscape.trajectory import Provenance, Trajectory
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,6 +33,15 @@ class StepLine:
 
     values: Array
     words: str
+
+
+def line_of(run: Trajectory, preconditioned: bool = False) -> StepLine:
+    """The step-size line of a run, see `step_line`; none where its history says that the learning rate changed."""
+    least, largest = run.rates
+    if least < largest:
+        words = f"No step-size line: the learning rate changed along the run, between {least:g} and {largest:g}."
+        return _none(len(run.tasks), words)
+    return step_line(run.provenance, preconditioned)
 
 
 @dataclass(frozen=True)

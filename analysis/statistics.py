@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 from scipy import stats
 
-from analysis.results import BUDGETS, Array, Comparison, Estimate, Exploration
+from analysis.results import BUDGETS, Array, Comparison, Estimate, Exploration, said_of_starts, starts_of
 
 FEWEST_SEEDS = 3
 """No verdict is given from fewer."""
@@ -39,14 +39,17 @@ def common_level(runs: Iterable[Exploration], budget: str) -> float:
 
 
 def compare(runs: Sequence[Exploration], strategy: str, baseline: str, measure: str, budget: str) -> Comparison:
-    """The difference of one measure between two strategies at one equal budget, paired over the seeds both have.
+    """The difference of one measure between two strategies at one equal budget, paired over the seeds both have; runs
+    of one seed that are known to start apart are no pair, and left out.
 
     Both are read at the largest budget that all their runs reach. d_i = strategy - baseline for seed i; the interval is
     mean(d) +- t(0.975; n - 1) s / sqrt(n). The verdict is `wider` or `narrower` (`longer` or `shorter` for a path)
     where the interval leaves out zero, `undecided` where it does not, `too few seeds` below three.
     """
     by = {(run.run.label, run.run.seed): run for run in runs}
-    seeds = sorted(s for label, s in by if label == strategy and (baseline, s) in by)
+    common = sorted(s for label, s in by if label == strategy and (baseline, s) in by)
+    starts = starts_of(run.run for run in by.values())
+    seeds = [s for s in common if not _apart(starts.get((strategy, s)), starts.get((baseline, s)))]
     pairs = [(by[strategy, s], by[baseline, s]) for s in seeds]
     level = common_level([run for pair in pairs for run in pair], budget) if pairs else float("nan")
     mine, theirs = (np.array([at_level(pair[side], measure, budget, level) for pair in pairs]) for side in (0, 1))
@@ -64,6 +67,9 @@ def compare(runs: Sequence[Exploration], strategy: str, baseline: str, measure: 
         low=low,
         high=high,
         verdict=_verdict(MEASURES[measure], len(seeds), low, high),
+        note=said_of_starts(
+            {key: starts[key] for s in common for key in ((strategy, s), (baseline, s)) if key in starts}
+        ),
     )
 
 
@@ -75,6 +81,11 @@ def compare_all(runs: Sequence[Exploration], baseline: str = "averaged") -> tupl
     known = [b for b in BUDGETS if all(np.isfinite(run.budget(b)).all() for run in runs)]
     others = [label for label in labels if label != baseline]
     return tuple(compare(runs, s, baseline, m, b) for s in others for m in MEASURES for b in known)
+
+
+def _apart(one: str | None, other: str | None) -> bool:
+    """Whether two starts are known, and are not one."""
+    return one is not None and other is not None and one != other
 
 
 def _interval(differences: Array) -> tuple[float, float, float]:

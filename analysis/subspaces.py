@@ -170,7 +170,7 @@ def require_layout(space: Subspace, layout: Layout) -> None:
 def run_of(trajectory: Trajectory) -> Run:
     """The label that results carry for a trajectory."""
     who = trajectory.provenance
-    return Run(who.label, who.strategy, who.seed)
+    return Run(who.label, who.strategy, who.seed, trajectory.start)
 
 
 def require_one_layout(trajectories: Sequence[Trajectory]) -> None:

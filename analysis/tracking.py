@@ -24,7 +24,7 @@ from analysis.resampling import intervals
 from analysis.results import AVERAGE, Array, Eigenpairs, EigenvalueIntervals, EigenvalueTracks, TracksUnderway
 from analysis.scaling import ScaledOperator
 from analysis.spectra import averaged_start
-from analysis.stability import step_line
+from analysis.stability import line_of
 from analysis.subsets import Everything, Shared, Subset, layers
 from analysis.subspaces import run_of
 from landscape.errors import LandscapeError, unknown
@@ -186,7 +186,7 @@ def following(
     if before is not None:
         kept.take_up(before)
     products = 0 if before is None else before.tracks.products
-    line = step_line(trajectory.provenance, preconditioned is not None)
+    line = line_of(trajectory, preconditioned is not None)
     whole = isinstance(chosen.on, Shared | Everything) and isinstance(chosen.kind, Hessian)
     at = [(*problem.names, AVERAGE).index(name) for name in names]
     warm = None if before is None else kept.warm_starts(names)

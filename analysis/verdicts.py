@@ -71,9 +71,11 @@ def _most(contrast: Contrast) -> int:
 
 def _seeds(contrast: Contrast) -> str:
     n, m = len(contrast.seeds), len(contrast.baseline_seeds)
+    few = contrast.starts if contrast.starts < min(n, m) else 0
+    of = f" of {'one start' if few == 1 else f'{few} starts'}" if few else ""
     if contrast.design == "unpaired":
-        return f"{n} and {m} seeds, unpaired"
-    return f"{n} {'seed' if n == 1 else 'seeds'}"
+        return f"{n} and {m} seeds{of}, unpaired"
+    return f"{n} {'seed' if n == 1 else 'seeds'}{of}"
 
 
 def _listed(parts: Sequence[str]) -> str:

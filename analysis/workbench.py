@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from analysis import alternations, archive, checks, connecting, distances, examining, exploring, statistics
@@ -98,11 +99,18 @@ class Workbench:
     def explore(self, baseline: str) -> tuple[list[Exploration], tuple[Comparison, ...]]:
         """Exploration of every run, distances between their ends, and every strategy against the baseline.
 
-        A run whose file begins later than at step 0 has no start to measure from: it is said and left out of these.
+        A run whose file begins later than at step 0 has no start to measure from, and one that keeps a projection has
+        no exact distances: it is said and left out of these.
         """
-        begun = [run for run in self._desk.runs if run.steps[0] == 0]
+        whole = [run for run in self._desk.runs if run.sketch is None]
+        begun = [run for run in whole if run.steps[0] == 0]
         for run in self._desk.runs:
-            if run.steps[0] != 0:
+            if run.sketch is not None:
+                self._desk.progress.say(
+                    f"{run.path} keeps a random projection of theta: its distances are estimates, with their errors, "
+                    "and exact ones are left out"
+                )
+            elif run.steps[0] != 0:
                 self._desk.progress.say(
                     f"{run.path} begins at step {run.steps[0]}, not at its start: what is measured from the start is "
                     "left out"
@@ -111,8 +119,10 @@ class Workbench:
         made = self._desk.made(self._desk.hashes, {"baseline": baseline})
         known = [self._desk.results.known(f"exploration/{group_of(run)}", made, Exploration) for run in begun]
         there = [exploration for exploration in known if exploration is not None]
-        if len(there) == len(known) and self._desk.results.known("distances/last", made, DistanceMatrix) is not None:
-            return there, statistics.compare_all(there, baseline)
+        repeated = exploring.repetitions(self._desk.runs)
+        between = self._desk.results.known("distances/last", made, DistanceMatrix)
+        if len(there) == len(known) and (between is not None or not whole):
+            return there, _compared(there, baseline, repeated)
         with self._desk.results.stage("exploration", len(self._desk.runs)) as note:
             explored: list[Exploration] = []
             entries: dict[str, Entry] = {}
@@ -122,15 +132,26 @@ class Workbench:
                     entries[f"exploration/{group_of(run)}"] = Entry(explored[-1], made)
                 entries[f"training/{group_of(run)}"] = Entry(distances.training(run), made)
                 self._desk.progress.tell(1)
-            compared = statistics.compare_all(explored, baseline)
+            compared = _compared(explored, baseline, repeated)
             for c in compared:
                 entries[f"comparison/{archive.distinct_name(c.strategy)}/{c.measure}/{c.budget}"] = Entry(c, made)
-            checked = (
-                checks.recorded_losses(self._desk.problem, self._desk.runs),
-                *([checks.same_start(begun)] if begun else []),
-                checks.path_bounds(self._desk.runs),
-            )
-            entries["distances/last"] = Entry(distances.between_last(self._desk.runs), made, checked)
+            if whole:
+                checked = (
+                    checks.recorded_losses(self._desk.problem, whole),
+                    *([checks.same_start(begun)] if begun else []),
+                    checks.path_bounds(whole),
+                )
+                entries["distances/last"] = Entry(distances.between_last(whole), made, checked)
             self._desk.results.save(entries, drop=["exploration", "training", "comparison"])
             note(f"{len(explored)} runs, {len(compared)} comparisons")
         return explored, compared
+
+
+def _compared(
+    explored: Sequence[Exploration], baseline: str, repeated: Mapping[tuple[str, int], int]
+) -> tuple[Comparison, ...]:
+    """Every strategy against the baseline, without runs that are another one over again."""
+    counted = [one for one in explored if (one.run.label, one.run.seed) not in repeated]
+    said = exploring.said_of_repetitions(repeated, [one.run.label for one in explored])
+    found = statistics.compare_all(counted, baseline)
+    return tuple(replace(one, note=f"{said} {one.note}".strip()) for one in found) if said else found

@@ -94,6 +94,7 @@ def _trajectory(path: Path) -> Facts:
         "strategy": who.strategy,
         "label": who.label,
         "seed": who.seed,
+        "start": run.start or "not known",
         "snapshots": len(run),
         "first_step": int(run.steps[0]),
         "last_step": int(run.steps[-1]),

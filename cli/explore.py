@@ -162,8 +162,16 @@ def _say(found: Any) -> None:
         made = walk_counts(found.walks)
         show(made.title, made.head, [[cell.text for cell in row] for row in made.rows])
         typer.echo(made.note)
-    for sentence in sentences(found.contrasts):
+    for sentence in dict.fromkeys([*sentences(found.contrasts), *_of_starts(found)]):
         typer.echo(sentence)
+
+
+def _of_starts(found: Any) -> list[str]:
+    """What is to be said of seeds that share a start, unless a comparison says it."""
+    from analysis.results import said_of_starts, starts_of
+
+    said = said_of_starts(starts_of(moved.movement.run for moved in found.moved))
+    return [said] if said and not any(said in contrast.note for contrast in found.contrasts) else []
 
 
 def sentences(contrasts: Sequence[Any]) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from analysis.results import AVERAGE, HELPS, HURTS, UNDECIDED, Alternation, Array
+from analysis.results import AVERAGE, HELPS, HURTS, UNDECIDED, Alternation, Array, said_of_starts, starts_of
 from figures.scenes.words import count, listed
 from figures.tables import Cell, Table, number, table
 
@@ -105,8 +105,8 @@ def _over_runs(group: Sequence[Alternation]) -> str:
     said = "which leaves out zero" if abs(mean) > half else "which holds zero"
     return (
         f"Over {len(values)} runs the average loss differs by {mean:+.2e} on average over snapshots, with the 95 % "
-        f"interval {mean - half:+.2e} to {mean + half:+.2e}, {said}."
-    )
+        f"interval {mean - half:+.2e} to {mean + half:+.2e}, {said}. {said_of_starts(starts_of(r.run for r in group))}"
+    ).strip()
 
 
 def _theory(group: Sequence[Alternation]) -> str:

@@ -79,6 +79,7 @@ def verdict_table(contrasts: Sequence[Contrast], measures: Sequence[str] = ()) -
         "where unpaired). Larger and smaller: the interval leaves out zero and p, corrected for all tests of the pair "
         f"of strategies, is at most {ERROR_RATE:g}."
     )
+    note = " ".join([note, *dict.fromkeys(c.note for c in contrasts if c.note)])
     return table("Verdicts", ("", *(f"equal {budget}" for budget in budgets)), rows, note)
 
 
@@ -90,7 +91,10 @@ def words_table(contrasts: Sequence[Contrast]) -> Table:
         for m, measure in enumerate(c.measures)
     ]
     basis = dict.fromkeys(f"{c.strategy} against {c.baseline}: {c.correction}." for c in contrasts)
-    return table("Verdicts in words", ("measure", "verdict"), rows, f"Correction, {' '.join(basis)}")
+    notes = dict.fromkeys(c.note for c in contrasts if c.note)
+    return table(
+        "Verdicts in words", ("measure", "verdict"), rows, " ".join([f"Correction, {' '.join(basis)}", *notes])
+    )
 
 
 def walk_counts(walks: Sequence[BesideWalk]) -> Table:

@@ -268,7 +268,8 @@ def findings(comparisons: Sequence[Comparison]) -> tuple[str, ...]:
     groups: dict[tuple[str, str, str], list[Comparison]] = {}
     for c in comparisons:
         groups.setdefault((c.strategy, c.baseline, c.measure), []).append(c)
-    return tuple(_finding(*names, group) for names, group in groups.items())
+    notes = dict.fromkeys(c.note for c in comparisons if c.note)
+    return (*(_finding(*names, group) for names, group in groups.items()), *notes)
 
 
 def _finding(strategy: str, baseline: str, measure: str, group: Sequence[Comparison]) -> str:

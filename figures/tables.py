@@ -17,6 +17,8 @@ from analysis.results import (
     RateSearch,
     Run,
     Training,
+    said_of_starts,
+    starts_of,
 )
 from figures import table_formats
 from figures.scenes.explorations import MEASURES
@@ -133,6 +135,7 @@ def verdicts(comparisons: Sequence[Comparison]) -> Table:
         "Mean of the paired differences over seeds, strategy minus baseline, with its 95 % interval (Student's t). "
         "Distances are in parameter units."
     )
+    note = " ".join([note, *dict.fromkeys(c.note for c in comparisons if c.note)])
     return table("Verdicts", ("", *(f"equal {b}" for b in budgets)), rows, note)
 
 
@@ -168,6 +171,7 @@ def _by_strategy(title: str, trainings: Sequence[Training], ends: dict[str, list
         seeds = sum(t.run.label == label for t in trainings)
         rows.append([label, str(seeds), *(mean_and_error(c) if c.size else "\u2013" for c in columns)])
     note = "Mean \u00b1 standard error over seeds, on the evaluation set."
+    note = _and_starts(note, (t.run for t in trainings))
     return table(title, ("strategy", "seeds", *ends), rows, note)
 
 
@@ -192,7 +196,13 @@ def distances(explorations: Sequence[Exploration]) -> Table:
         "Mean \u00b1 standard error over seeds at each run's last snapshot; distances on the shared parameters, in "
         "parameter units."
     )
+    note = _and_starts(note, (e.run for e in explorations))
     return table("Exploration at the end", head, rows, note)
+
+
+def _and_starts(note: str, runs: Iterable[Run]) -> str:
+    """A note, and what can be said of the starts of the seeds that it counts."""
+    return f"{note} {said_of_starts(starts_of(runs))}".strip()
 
 
 def runs(explorations: Sequence[Exploration]) -> Table:

@@ -10,6 +10,7 @@ trajectory = landscape.open("run.h5")
 from landscape import problems, strategies
 from landscape.data import Batch
 from landscape.errors import LandscapeError, TrainingDiverged
+from landscape.existing import Overwrite, Refuse, Resume
 from landscape.optimisers import Optimiser
 from landscape.problem import Problem, Task
 from landscape.projection import Projected, Whole
@@ -33,10 +34,13 @@ __all__ = [
     "Layout",
     "LogSpaced",
     "Optimiser",
+    "Overwrite",
     "Plan",
     "Problem",
     "Projected",
     "Recorder",
+    "Refuse",
+    "Resume",
     "SingleTask",
     "Snapshot",
     "Task",

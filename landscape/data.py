@@ -85,6 +85,14 @@ class Source:
     def __len__(self) -> int:
         return len(self._dataset)
 
+    def __getitem__(self, index: int) -> tuple[Tree, tuple[Tree, ...]]:
+        """One example, `(inputs, targets in task order)`, so that a plain `DataLoader` gives batches of them."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"example {index} of {len(self)}")
+        batch = self.take(np.array([index % len(self)]))
+        inputs, targets = tree_map(lambda leaf: leaf[0], (batch.inputs, batch.targets))
+        return inputs, targets
+
     def freeze(self) -> Batch:
         """Every example once, in order; a data set that changes from one reading to the next is refused."""
         first = np.arange(min(len(self), 8))

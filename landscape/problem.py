@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import hashlib
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,6 +16,7 @@ from torch.utils.data import Dataset
 
 from landscape.binding import bind, copied, plain_kernels, require_bindable
 from landscape.checks import find_culprit, require_per_example, require_same_as_plain
+from landscape.content import hash_of
 from landscape.data import Batch, Source, Tree, in_order, outline
 from landscape.errors import LandscapeError, LandscapeWarning
 from landscape.modules import (
@@ -133,7 +133,7 @@ class Problem:
         self.dtype = next(iter(parameters.values())).dtype
         self.buffer_layout: BufferLayout = buffer_layout(self.model)
         self.evaluation: Batch = frozen.to(self.device, self.dtype)
-        self.frozen_hash = _frozen_hash(self.model)
+        self.frozen_hash = hash_of({n: p for n, p in parameters_of(self.model).items() if not p.requires_grad})
         self.layout = _layout(parameters, [SHARED] * len(parameters))
         self._unused: tuple[str, ...] = ()
         self._warned = False
@@ -177,8 +177,20 @@ class Problem:
         return other
 
     def initial(self, seed: int) -> tuple[Tensor, Tensor]:
-        """Theta [P] and buffers [Q] at the start of a run with this seed."""
-        return self.read(self.model if self._make is None else self._made(self._make, seed))
+        """Theta [P] and buffers [Q] at the start of a run with this seed: those of `model_for(seed)`."""
+        return self.read(self.model if self._make is None else self.model_for(seed))
+
+    def model_for(self, seed: int) -> nn.Module:
+        """A module of its own at the start of a run with this seed, to be trained in a loop of your own and recorded:
+        `Recorder(problem, path, seed=seed, model=module)`.
+
+        Of a problem made from a function: what the function makes with the global generators seeded, so that seeds
+        have starts of their own; `record` with the same seed starts there too. Of a problem made from a module: a copy
+        with the weights that `problem.model` has now, so that all seeds have one start.
+        """
+        if self._make is None:
+            return copied(self.model, self.device, self.dtype)
+        return self._made(self._make, seed).to(self.device, self.dtype)
 
     def read(self, module: nn.Module) -> tuple[Tensor, Tensor]:
         """Copies of the theta [P] and buffers [Q] of a module of this problem's architecture, which may be wrapped."""
@@ -338,12 +350,3 @@ def _layout(parameters: Mapping[str, Tensor], owners: Sequence[str]) -> Layout:
         slots.append(Slot(name, tuple(tensor.shape), owner, offset))
         offset += tensor.numel()
     return Layout(tuple(slots))
-
-
-def _frozen_hash(module: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, parameter in parameters_of(module).items():
-        if not parameter.requires_grad:
-            digest.update(name.encode())
-            digest.update(parameter.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -13,33 +17,51 @@ from torch import Tensor, nn
 
 from landscape import store
 from landscape.errors import LandscapeError
-from landscape.modules import flatten, trainable
+from landscape.existing import Existing, Now, Refuse
 from landscape.problem import Problem
 from landscape.projection import Kept, Whole
 from landscape.provenance import of_problem
-from landscape.schedules import Every, Schedule
-from landscape.trajectory import SHARED, History, Provenance, Snapshot
+from landscape.rates import OfOptimiser
+from landscape.schedules import Every, Schedule, due_since
+from landscape.trajectory import Array, History, Provenance, Snapshot, Trajectory, start_hash
+from landscape.watch import Watch
+
+_REFUSE = Refuse()
 
 
 class Recorder:
     """Writes the trajectory of a loop that you own.
 
-        with Recorder(problem, "run.h5", when=Every(50), label="mine", seed=3) as recorder:
+        model = problem.model_for(seed=3)
+        with Recorder(problem, "run.h5", when=Every(50), label="mine", seed=3, model=model) as recorder:
             for batch in loader:
-                ...                      # your forward, backward and optimizer.step() on problem.model
+                ...                      # your forward, backward and optimizer.step() on `model`
                 recorder.step(losses)    # once a training step; `losses`, one a task, are optional
 
     Where a step changes the shared parameters several times, call `recorder.update()` after each change, so that
     updates and the finer path length are counted; otherwise a step counts as one update and one gradient.
 
-    `model` is the module that you train, by default `problem.model`; it is only read, except that an evaluation runs
-    it in evaluation mode and then puts every submodule's mode back. The first state and the last are always stored. If
-    the loop ends with an exception, what was acknowledged stays and the file is marked as not complete.
+    `model` is the module that you train, by default `problem.model`. `problem.model_for(seed)` makes one with the start
+    of a seed; runs of several seeds that all train `problem.model` do not have starts of their own. The module is only
+    read, except that an evaluation runs it in evaluation mode and then puts every submodule's mode back. Parameters are
+    looked up by name at every step, so `load_state_dict(..., assign=True)` and layers that are replaced are seen.
+    Theta is what was trainable when the problem was made: at a snapshot where a parameter was added, removed, replaced
+    by another shape or type, or where one outside theta trains or moves, recording ends with an error that names it.
 
-    `keep` is what the file holds of theta: `Whole()`, or `Projected(dimensions=512, seed=0)` for a model too large to
-    store many times. Distances can be had from a projection with a stated error (`analysis.movement`), theta cannot.
+    The first state and the last are always stored. If the loop ends with an exception, what was acknowledged stays and
+    the file is marked as not complete.
 
-    Cost: a copy of the shared parameters a step (a change), one evaluation and one write a snapshot.
+    Args:
+        rate: learning rate of the shared parameters, where it is the same in all steps.
+        optimizer: where it changes: any object with `param_groups`, read when it makes a step. Parameter groups of
+            several rates have none in common: NaN.
+        keep: what the file holds of theta: `Whole()`, or `Projected(dimensions=512, seed=0)` for a model too large to
+            store many times. Distances can be had from a projection with a stated error (`analysis.movement`), theta
+            cannot.
+        existing: what happens to a file that is there: `Refuse()`, `Overwrite()` or `Resume()`.
+
+    Cost: a copy of the shared parameters a step (a change); a pass over the parameters outside theta, one evaluation
+    and one write a snapshot.
 
     Raises:
         LandscapeError: the file exists already, or cannot be written; the model is not the problem's.
@@ -55,93 +77,192 @@ class Recorder:
         seed: int = 0,
         rate: float = float("nan"),
         model: nn.Module | None = None,
+        optimizer: Any = None,
         keep: Kept = Whole(),
+        existing: Existing = _REFUSE,
     ) -> None:
         self._problem, self._path, self._when = problem, Path(path), when or Every(50)
-        self._model = problem.model if model is None else model
-        self._keep = keep
+        self._model, self._keep, self._existing = model, keep, existing
+        self._watch = Watch(problem, self._module, self._moment)
+        self._rate = OfOptimiser(optimizer, self._watch.parameters) if optimizer is not None else None
         training = {"when": repr(self._when), **({"keep": repr(keep)} if keep.settings() else {})}
         self._who = Provenance(label, label, seed, rate, training=training, **of_problem(problem))  # type: ignore[arg-type]
-        self._step = self._updates = self._gradients = self._stored = 0
-        self._seconds = 0.0
-        self._path_steps = self._path_updates = torch.zeros((), dtype=torch.float64, device=problem.device)
+        self._step = 0
+        self._open: contextlib.ExitStack | None = None
 
     def __enter__(self) -> Recorder:
-        if self._path.exists():
-            raise LandscapeError(f"{self._path} exists already: expected a new file; choose another name or remove it")
-        problem = self._problem
-        owners = {slot.name: slot.owner for slot in problem.layout.slots}
-        parameters = trainable(self._model)
-        if list(parameters) != list(owners):
-            raise LandscapeError(
-                f"the model has other trainable parameters than the problem: expected {len(owners)} "
-                f"({problem.layout.describe()}), "
-                f"got {len(parameters)}; give the module that the problem was made with"
-            )
-        self._shared = [p for name, p in parameters.items() if owners[name] == SHARED]
-        self._at_step = self._at_update = flatten(self._shared)
-        self._pending: list[tuple[Tensor, Tensor, Tensor]] = []
-        self._counted = 0
-        self._finer = torch.zeros_like(self._path_steps)
-        precise = np.dtype(np.float64 if problem.dtype == torch.float64 else np.float32)
-        with contextlib.ExitStack() as stack:
-            opened = store.writer(self._path, self._who, problem.layout, problem.buffer_layout, precise, self._keep)
-            self._writer = stack.enter_context(opened)
-            self._store()
-            self._open = stack.pop_all()
+        where = self._path.resolve()
+        with _ordinary_tensors():
+            self._step = self._updates = self._gradients = self._stored = self._counted = 0
+            self._seconds = 0.0
+            self._pending: list[tuple[int, Tensor, Tensor, Tensor, float]] = []
+            self._nothing = torch.zeros((), dtype=torch.float64, device=self._problem.device)
+            self._unknown = self._nothing.new_full((len(self._problem.tasks),), torch.nan)
+            self._path_steps = self._path_updates = self._finer = self._nothing
+            self._watch.begin()
+            if self._rate is not None and math.isnan(self._who.rate):
+                self._who = replace(self._who, rate=self._rate.now())
+            theta, buffers = self._exact(*self._problem.read(self._module()))
+            row = self._keep.row(self._problem.layout, theta)
+            now = Now(self._who, self._problem.layout, row, buffers)
+            there = self._existing.continued(self._path, now) if self._path.exists() else None
+            unclosed = _OPEN.get(where)
+            if unclosed is not None:  # of a cell that was interrupted: nothing else can let go of its file
+                unclosed._close()
+            self._at_step = self._at_update = self._watch.shared()
+            self._since = time.perf_counter()
+            with contextlib.ExitStack() as stack:
+                self._writer = stack.enter_context(self._opened(start_hash(theta, buffers)))
+                if self._rate is not None:
+                    stack.enter_context(self._rate.watching())
+                if there is None:
+                    self._store()
+                else:
+                    self._go_on(there)
+                self._open = stack.pop_all()
+        _OPEN[where] = self
         self._since = time.perf_counter()
         return self
 
     def update(self, gradients: int = 1) -> None:
         """Counts one change of the shared parameters inside the current step."""
-        now = flatten(self._shared)
-        self._finer = self._finer + _norm(now - self._at_update)
+        self._require_open()
+        with _ordinary_tensors():
+            self._update(gradients)
+
+    def step(self, losses: Tensor | None = None, *, step: int | None = None, rate: float | None = None) -> bool:
+        """Counts one training step; stores a snapshot when the schedule says so, and returns whether it did.
+
+        Args:
+            losses: [T], go into the history.
+            step: the step's number, larger than the one before; by default the next one. A snapshot is stored where
+                any number since the one before was due.
+            rate: the learning rate that this step was made with, for the history.
+
+        Raises:
+            LandscapeError: losses of another shape, a number that does not grow, a rate below zero; at a snapshot, a
+                model that is no longer the problem's.
+        """
+        self._require_open()
+        number = self._step + 1 if step is None else step
+        if number <= self._step:
+            raise LandscapeError(
+                f"expected a step number above {self._step}, the last one, got {number}: give numbers that "
+                "grow, or none"
+            )
+        with _ordinary_tensors():
+            self._count(number, self._row(losses), self._rate_of(rate))
+            due = due_since(self._when, self._before, number)
+            if due:
+                self._store()
+        return due
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._open is None:
+            return
+        try:
+            if kind is None:
+                with _ordinary_tensors():
+                    if self._stored < self._step:
+                        self._store()
+                self._writer.finish()
+        finally:
+            self._close()
+
+    def _close(self) -> None:
+        """Lets go of the file, without a word on whether the run is complete."""
+        stack, self._open = self._open, None
+        where = self._path.resolve()
+        if _OPEN.get(where) is self:
+            del _OPEN[where]
+        if stack is not None:
+            stack.close()
+
+    def _require_open(self) -> None:
+        if self._open is None:
+            raise LandscapeError(
+                f"the recorder of {self._path} is not open: expected steps inside `with Recorder(...) as recorder:`, "
+                "and one recorder a file; begin a new one"
+            )
+
+    @property
+    def last_step(self) -> int:
+        """The number of the last step that was counted, 0 before the first."""
+        return self._step
+
+    def _module(self) -> nn.Module:
+        return self._problem.model if self._model is None else self._model
+
+    def _moment(self) -> str:
+        return f"at step {self._step} ({self._path} keeps what was recorded up to step {self._stored})"
+
+    def _opened(self, start: str) -> contextlib.AbstractContextManager[store.Writer]:
+        problem, who = self._problem, replace(self._who, start=start)
+        precise = np.dtype(np.float64 if problem.dtype == torch.float64 else np.float32)
+        kept = self._keep, self._existing.replaces
+        return store.writer(self._path, who, problem.layout, problem.buffer_layout, precise, *kept)
+
+    def _go_on(self, there: Trajectory) -> None:
+        """Takes over the counters of the last snapshot."""
+        self._step = self._stored = int(there.steps[-1])
+        self._updates, self._gradients = int(there.updates[-1]), int(there.gradients[-1])
+        self._seconds = float(there.seconds[-1])
+        self._path_steps = torch.full_like(self._path_steps, there.path_steps[-1])
+        self._path_updates = torch.full_like(self._path_updates, there.path_updates[-1])
+
+    def _row(self, losses: Tensor | None) -> Tensor:
+        count, device = len(self._problem.tasks), self._problem.device
+        if losses is None:
+            return self._unknown
+        if losses.shape != (count,):
+            raise LandscapeError(f"expected one loss for each of the {count} tasks, got shape {list(losses.shape)}")
+        return losses.detach().to(device, torch.float64, copy=True)
+
+    def _rate_of(self, given: float | None) -> float:
+        if given is None:
+            return self._who.rate if self._rate is None else self._rate.taken()
+        if not (math.isfinite(given) and given >= 0):
+            raise LandscapeError(f"expected a learning rate of 0 or more, got {given}")
+        return float(given)
+
+    def _update(self, gradients: int) -> None:
+        now = self._watch.shared()
+        self._finer = self._finer + _norm(now, self._at_update)
         self._at_update = now
         self._updates += 1
         self._gradients += gradients
         self._counted += 1
 
-    def step(self, losses: Tensor | None = None) -> None:
-        """Counts one training step; stores a snapshot when the schedule says so. `losses` [T] go into the history."""
-        row = torch.full((len(self._problem.tasks),), torch.nan) if losses is None else losses.detach()
-        if row.shape != (len(self._problem.tasks),):
-            raise LandscapeError(
-                f"expected one loss for each of the {len(self._problem.tasks)} tasks, got shape {list(row.shape)}"
-            )
+    def _count(self, number: int, row: Tensor, rate: float) -> None:
+        self._before, self._step = self._step, number
         if self._counted:
-            self._at_update = flatten(self._shared)
-            moved = _norm(self._at_update - self._at_step)
+            self._at_update = self._watch.shared()
+            moved = _norm(self._at_update, self._at_step)
         else:
-            self.update()
+            self._update(1)
             moved = self._finer
         self._at_step = self._at_update
-        self._step += 1
         self._path_steps = self._path_steps + moved
         self._path_updates = self._path_updates + self._finer
-        self._pending.append((row.to(torch.float64), moved, self._finer))
-        self._finer, self._counted = torch.zeros_like(self._finer), 0
-        if self._when.due(self._step):
-            self._store()
+        self._pending.append((number, row, moved, self._finer, rate))
+        self._finer, self._counted = self._nothing, 0
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        try:
-            if kind is None:
-                if self._stored < self._step:
-                    self._store()
-                self._writer.finish()
-        finally:
-            self._open.__exit__(kind, error, trace)
+    def _exact(self, theta: Tensor, buffers: Tensor) -> tuple[Array, Array]:
+        """Theta and buffers as a file stores them."""
+        precise = torch.float64 if theta.dtype == torch.float64 else torch.float32
+        return theta.cpu().to(precise).numpy(), buffers.cpu().numpy()
 
     def _store(self) -> None:
+        if self._problem.device.type == "cuda":
+            torch.cuda.synchronize(self._problem.device)
+        self._seconds += time.perf_counter() - self._since if self._step else 0.0
         if self._step:
-            if self._problem.device.type == "cuda":
-                torch.cuda.synchronize(self._problem.device)
-            self._seconds += time.perf_counter() - self._since
-        theta, buffers = self._problem.read(self._model)
+            self._watch.require()
+        theta, buffers = self._problem.read(self._module())
         means = self._problem.evaluate(theta, buffers)
-        exact = theta.cpu().to(torch.float64 if theta.dtype == torch.float64 else torch.float32).numpy()
+        exact, states = self._exact(theta, buffers)
         self._writer.append(
             Snapshot(
                 self._step,
@@ -151,7 +272,7 @@ class Recorder:
                 float(self._path_steps),
                 float(self._path_updates),
                 self._keep.row(self._problem.layout, exact),
-                buffers.cpu().numpy(),
+                states,
                 means.losses.cpu().numpy(),
                 means.metrics.cpu().numpy(),
                 self._history(),
@@ -161,14 +282,23 @@ class Recorder:
         self._since = time.perf_counter()
 
     def _history(self) -> History:
-        count = len(self._pending)
-        steps = np.arange(self._step - count + 1, self._step + 1, dtype=np.int64)
-        if not count:
-            return History(steps, np.zeros((0, len(self._problem.tasks))), np.zeros(0), np.zeros(0))
-        losses, moved, finer = (torch.stack(column).cpu().numpy() for column in zip(*self._pending, strict=True))
-        return History(steps, losses, moved, finer)
+        count = len(self._problem.tasks)
+        if not self._pending:
+            return History(np.zeros(0, np.int64), np.zeros((0, count)), np.zeros(0), np.zeros(0))
+        steps, *columns, rates = zip(*self._pending, strict=True)
+        losses, moved, finer = (torch.stack(column).cpu().numpy() for column in columns)
+        return History(np.array(steps, np.int64), losses, moved, finer, np.array(rates, np.float64))
 
 
-def _norm(change: Tensor) -> Tensor:
-    norm: Tensor = torch.linalg.vector_norm(change, dtype=torch.float64)
+_OPEN: WeakValueDictionary[Path, Recorder] = WeakValueDictionary()
+"""Recorders of this process that hold a file."""
+
+
+def _ordinary_tensors() -> contextlib.AbstractContextManager[object]:
+    """Inside `torch.inference_mode` too, tensors that can be used outside of it."""
+    return torch.inference_mode(False) if torch.is_inference_mode_enabled() else contextlib.nullcontext()
+
+
+def _norm(now: Tensor, before: Tensor) -> Tensor:
+    norm: Tensor = torch.linalg.vector_norm(now - before.to(now.device), dtype=torch.float64)
     return norm

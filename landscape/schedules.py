@@ -45,6 +45,11 @@ class LogSpaced:
         return any(round(10 ** (k / self.per_decade)) == step for k in range(nearest - self.per_decade, nearest + 1))
 
 
+def due_since(when: Schedule, before: int, step: int) -> bool:
+    """Whether a schedule stores a snapshot for any step after `before` up to `step`."""
+    return when.due(step) or any(when.due(number) for number in range(before + 1, step))
+
+
 @dataclass(frozen=True, init=False)
 class AtSteps:
     """At the steps named."""

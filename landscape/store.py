@@ -43,7 +43,10 @@ _SCALARS = {
     "path_updates": np.float64,
 }
 _SMALL = (*_SCALARS, "losses", "metrics", "history_rows")
-_HISTORY = ("step", "losses", "shared_update_norm", "shared_path")
+_HISTORY = ("step", "losses", "shared_update_norm", "shared_path", "rate")
+"""Columns of the history; older files have no `rate`."""
+_CHECKED = {"checksum": _HISTORY[:-1], "rate_checksum": _HISTORY[-1:]}
+"""Columns of the history under each checksum of a snapshot, the first of which has its small fields too."""
 _CHUNK_BYTES = 1 << 20
 _SLACK = 1 << 18
 """Bytes reserved beyond a snapshot's own, for the file's index structures."""
@@ -112,7 +115,8 @@ def _read_provenance(file: h5py.File) -> Provenance:
         raw = raw.decode() if isinstance(raw, bytes) else raw
         return json.loads(raw) if key in _JSON else raw.item() if isinstance(raw, np.generic) else raw
 
-    found = {key: value(key) for key in Provenance.__dataclass_fields__}
+    stated = [key for key in Provenance.__dataclass_fields__ if key != "start" or key in file.attrs]
+    found = {key: value(key) for key in stated}
     return Provenance(**{**found, "tasks": tuple(found["tasks"]), "metrics": tuple(found["metrics"])})
 
 
@@ -129,7 +133,8 @@ def _create_arrays(file: h5py.File, who: Provenance, width: int, buffers: int, d
     rows("snapshots/losses", (len(who.tasks),), np.float64, 64, False)
     rows("snapshots/metrics", (max(len(who.metrics), 1),), np.float64, 64, False)
     rows("snapshots/history_rows", (), np.int64, 256, False)
-    rows("snapshots/checksum", (), np.uint32, 256, False)
+    for key in _CHECKED:
+        rows(f"snapshots/{key}", (), np.uint32, 256, False)
     for key, columns, entry in (("theta", width, dtype), ("buffers", max(buffers, 1), np.dtype(np.float64))):
         chunk = (1, min(columns, max(1, _CHUNK_BYTES // entry.itemsize)))
         file.create_dataset(
@@ -139,6 +144,7 @@ def _create_arrays(file: h5py.File, who: Provenance, width: int, buffers: int, d
     rows("history/losses", (len(who.tasks),), np.float64, 256, False)
     rows("history/shared_update_norm", (), np.float64, 1024, False)
     rows("history/shared_path", (), np.float64, 1024, False)
+    rows("history/rate", (), np.float64, 1024, False)
     for slot in (0, 1):
         rows(f"resume/{slot}", (), np.uint8, 1 << 16, False)
     file.create_dataset("resume/info", (2, 3), np.int64, data=np.full((2, 3), -1))
@@ -146,13 +152,18 @@ def _create_arrays(file: h5py.File, who: Provenance, width: int, buffers: int, d
     file.create_dataset("snapshots/complete", (), np.uint8, data=0)
 
 
-def _checksum(arrays: Mapping[str, Any], row: int, rows: slice) -> int:
-    """CRC-32 over a snapshot's small fields and the history rows that came with it; arrays by their place in a file."""
-    small = [arrays[f"snapshots/{key}"][row] for key in _SMALL]
+def _checksum(key: str, arrays: Mapping[str, Any], row: int, rows: slice) -> int:
+    """CRC-32 over what one of the checksums of a snapshot is of; arrays by their place in a file."""
+    small = [arrays[f"snapshots/{name}"][row] for name in _SMALL] if key == "checksum" else []
     value = 0
-    for array in [*small, *(arrays[f"history/{key}"][rows] for key in _HISTORY)]:
+    for array in [*small, *(arrays[f"history/{name}"][rows] for name in _CHECKED[key])]:
         value = zlib.crc32(np.ascontiguousarray(array).tobytes(), value)
     return value
+
+
+def _checksums_of(file: h5py.File) -> list[str]:
+    """The checksums that a file has."""
+    return [key for key in _CHECKED if key in file["snapshots"]]
 
 
 class Writer:
@@ -163,7 +174,8 @@ class Writer:
         self._count = 0 if hidden is not None else _whole(file, int(file["snapshots/count"][()]), path)
         self._rows = int(file["snapshots/history_rows"][self._count - 1]) if self._count else 0
         file["snapshots/complete"][()] = 0
-        self._history_bytes = sum(_row_bytes(file[f"history/{key}"]) for key in _HISTORY)
+        self._columns = _history_of(file)
+        self._history_bytes = sum(_row_bytes(file[f"history/{key}"]) for key in self._columns)
         arrays = [a for group in ("snapshots", "history", "resume") for a in file[group].values() if a.chunks]
         self._chunk_bytes = sum(_row_bytes(array) * array.chunks[0] for array in arrays)
         file.swmr_mode = True
@@ -206,12 +218,13 @@ class Writer:
             value = getattr(snapshot, key)
             _put(file[f"snapshots/{key}"], row, value if value.size else 0)
         _put(file["snapshots/history_rows"], row, rows.stop)
-        for key in _HISTORY:
+        for key in self._columns:
             dataset = file[f"history/{key}"]
             dataset.resize(max(rows.stop, len(dataset)), axis=0)
             dataset[rows] = getattr(snapshot.history, key)
         self._put_state(row, snapshot)
-        _put(file["snapshots/checksum"], row, _checksum(file, row, rows))
+        for key in _checksums_of(file):
+            _put(file[f"snapshots/{key}"], row, _checksum(key, file, row, rows))
         file.flush()
         file["snapshots/count"][()] = row + 1
         self._force_out()
@@ -270,18 +283,24 @@ def _put(dataset: h5py.Dataset, row: int, value: Any) -> None:
 
 @contextlib.contextmanager
 def writer(
-    path: Path, who: Provenance, layout: Layout, buffers: BufferLayout, dtype: np.dtype[Any], kept: Kept = _WHOLE
+    path: Path,
+    who: Provenance,
+    layout: Layout,
+    buffers: BufferLayout,
+    dtype: np.dtype[Any],
+    kept: Kept = _WHOLE,
+    replace: bool = False,
 ) -> Iterator[Writer]:
     """A writer for a new file, or for one that holds an interrupted run of the same settings.
 
     `dtype` is theta's, and `Snapshot.theta` the row that `kept` makes of it. A new file appears under its name with
-    its first snapshot, never before.
+    its first snapshot, never before; with `replace` it then takes the place of one that is there.
 
     Raises:
         LandscapeError: the file is another run's, is not ours, is being written, or its folder cannot be written.
     """
     with only_writer(path):
-        if path.exists():
+        if path.exists() and not replace:
             require_same(path, who, layout)
             file, hidden = _reopened(path), None
         else:
@@ -562,7 +581,7 @@ def _trajectory(file: h5py.File, path: Path) -> Trajectory:
     buffers = int(_read_layout(file["buffer_layout"]).size)
     sketch = _sketch(file, path, layout, count)
     dtype = file["snapshots/theta"].dtype
-    theta = (count, layout.size)
+    theta, last = (count, layout.size), int(file["snapshots/checksum"][count - 1])
     return Trajectory(
         path=path,
         provenance=who,
@@ -570,8 +589,8 @@ def _trajectory(file: h5py.File, path: Path) -> Trajectory:
         steps=fields.pop("step"),
         **fields,
         metrics=file["snapshots/metrics"][:count, : len(who.metrics)],
-        theta=_rows(path, "theta", theta, dtype) if sketch is None else _no_theta(path, theta, sketch),
-        buffers=_rows(path, "buffers", (count, buffers), np.dtype(np.float64)),
+        theta=_rows(path, "theta", theta, dtype, last) if sketch is None else _no_theta(path, theta, sketch),
+        buffers=_rows(path, "buffers", (count, buffers), np.dtype(np.float64), last),
         history=_read_history(file, slice(0, int(file["snapshots/history_rows"][count - 1]))),
         complete=complete and count == stated,
         sketch=sketch,
@@ -585,7 +604,8 @@ def _sketch(file: h5py.File, path: Path, layout: Layout, count: int) -> Sketch |
     settings = json.loads(text)
     dimensions = int(settings["dimensions"])
     width = Sketch.columns(layout, dimensions)
-    rows = _rows(path, "theta", (count, width), file["snapshots/theta"].dtype)
+    last = int(file["snapshots/checksum"][count - 1])
+    rows = _rows(path, "theta", (count, width), file["snapshots/theta"].dtype, last)
     return Sketch(dimensions, int(settings["seed"]), rows, file["snapshots/theta"][:count, width:])
 
 
@@ -603,11 +623,15 @@ def _whole(file: h5py.File, stated: int, path: Path) -> int:
     """How many snapshots from the first on are whole: checksums of the small fields, readable theta of the last."""
     arrays = {f"snapshots/{key}": file[f"snapshots/{key}"][:stated] for key in _SMALL}
     stops = np.concatenate([[0], arrays["snapshots/history_rows"]])
-    arrays |= {f"history/{key}": file[f"history/{key}"][: int(stops[-1])] for key in _HISTORY}
-    sums, count = file["snapshots/checksum"][:stated], 0
-    while (
-        count < len(sums) and _checksum(arrays, count, slice(int(stops[count]), int(stops[count + 1]))) == sums[count]
-    ):
+    arrays |= {f"history/{key}": file[f"history/{key}"][: int(stops[-1])] for key in _history_of(file)}
+    sums = {key: file[f"snapshots/{key}"][:stated] for key in _checksums_of(file)}
+
+    def whole(row: int) -> bool:
+        rows = slice(int(stops[row]), int(stops[row + 1]))
+        return all(row < len(s) and _checksum(key, arrays, row, rows) == s[row] for key, s in sums.items())
+
+    count = 0
+    while count < len(sums["checksum"]) and whole(count):
         count += 1
     while count and not _readable(file, count - 1):
         count -= 1
@@ -625,13 +649,23 @@ def _readable(file: h5py.File, row: int) -> bool:
         return False
 
 
-def _rows(path: Path, key: str, shape: tuple[int, int], dtype: np.dtype[Any]) -> Rows:
+def _rows(path: Path, key: str, shape: tuple[int, int], dtype: np.dtype[Any], last: int) -> Rows:
+    """Rows read from the file when they are asked for, as long as it holds the run whose last row has this checksum."""
+
+    def of_this_run(file: h5py.File, rows: Any, columns: slice) -> Array:
+        sums = file["snapshots/checksum"]
+        if len(sums) < shape[0] or int(sums[shape[0] - 1]) != last:
+            raise LandscapeError(
+                f"{path} holds another run than when it was opened: expected the file to stay; open it again"
+            )
+        return np.asarray(file[f"snapshots/{key}"][rows, columns])
+
     def read(rows: Any, columns: slice) -> Array:
         order: Any = slice(None)
         if isinstance(rows, np.ndarray):
             rows, order = np.unique(rows, return_inverse=True)
         try:
-            block = _read(path, lambda file: file[f"snapshots/{key}"][rows, columns])
+            block = _read(path, lambda file: of_this_run(file, rows, columns))
         except (OSError, KeyError, RuntimeError) as error:
             raise LandscapeError(
                 f"{path} is damaged: its {key} does not match its checksum in the rows asked for; "
@@ -643,7 +677,12 @@ def _rows(path: Path, key: str, shape: tuple[int, int], dtype: np.dtype[Any]) ->
 
 
 def _read_history(file: h5py.File, rows: slice) -> History:
-    return History(*(file[f"history/{key}"][rows] for key in _HISTORY))
+    return History(**{key: file[f"history/{key}"][rows] for key in _history_of(file)})
+
+
+def _history_of(file: h5py.File) -> list[str]:
+    """The columns of the history that a file has."""
+    return [key for key in _HISTORY if key in file["history"]]
 
 
 def _read_snapshot(file: h5py.File, row: int, path: Path) -> Snapshot:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from landscape.provenance import provenance
 from landscape.randomness import seeded
 from landscape.schedules import Every, Schedule
 from landscape.strategies.base import Strategy, require_fit
-from landscape.trajectory import History, Snapshot, Trajectory
+from landscape.trajectory import History, Snapshot, Trajectory, start_hash
 from landscape.workspace import Batches, Workspace
 
 LOOK = 25
@@ -66,7 +67,7 @@ def train(
     run = Workspace(
         problem, strategy.optimiser, strategy.states(len(problem.tasks)), Batches(problem, plan.batch_size, seed), after
     )
-    watch, pending = _Watch(after.seconds), _Pending(run, after.step)
+    watch, pending = _Watch(after.seconds), _Pending(run, after.step, strategy.optimiser.rate)
     for step in range(after.step + 1, plan.steps + 1):
         before = run.shared_theta()
         finer = run.path_updates.clone()
@@ -119,8 +120,13 @@ def record(
         there = store.require_same(path, who, problem.layout)
         if there.complete:
             return there
+    first = None if path.exists() else start(problem, seed)
+    if first is not None:
+        who = replace(who, start=start_hash(first.theta, first.buffers))
     with store.writer(path, who, problem.layout, problem.buffer_layout, _numpy_type(problem.dtype)) as writer:
-        for snapshot in train(problem, strategy, plan, seed, writer.last):
+        there_already = writer.last
+        fresh = [first] if there_already is None and first is not None else []
+        for snapshot in itertools.chain(fresh, train(problem, strategy, plan, seed, there_already or first)):
             writer.append(snapshot)
             progress(snapshot.step)
         writer.finish()
@@ -165,8 +171,8 @@ def _empty_history(tasks: int) -> History:
 class _Pending:
     """What the steps since the last snapshot left behind, on the device until it is looked at."""
 
-    def __init__(self, run: Workspace, step: int) -> None:
-        self._run = run
+    def __init__(self, run: Workspace, step: int, rate: float) -> None:
+        self._run, self._rate = run, rate
         self._rows: list[Tensor] = []
         self._looked: list[Tensor] = []
         self._first = step + 1
@@ -196,7 +202,7 @@ class _Pending:
         steps = np.arange(self._first, self._first + len(block), dtype=np.int64)
         self._first += len(block)
         self._looked = []
-        return History(steps, block[:, :-2], block[:, -2], block[:, -1])
+        return History(steps, block[:, :-2], block[:, -2], block[:, -1], np.full(len(block), self._rate))
 
 
 class _Watch:

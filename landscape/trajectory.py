@@ -7,6 +7,8 @@ import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -143,6 +145,12 @@ class History(_Frozen):
     """[N] ||theta_shared after the step - before||, float64."""
     shared_path: Array
     """[N] sum of the same norm over the step's updates, float64; at least `shared_update_norm`."""
+    rate: Array = field(default_factory=lambda: np.zeros(0))
+    """[N] learning rate of the shared parameters in the step; NaN where it is not known, by default everywhere."""
+
+    def __post_init__(self) -> None:
+        if not len(self.rate):
+            object.__setattr__(self, "rate", np.full(len(self.step), np.nan))
 
     def __len__(self) -> int:
         return len(self.step)
@@ -203,6 +211,15 @@ class Provenance:
     versions: Mapping[str, str] = field(default_factory=dict)
     created: str = ""
     """UTC time, ISO 8601."""
+    start: str = ""
+    """Content hash of the first snapshot's theta and buffers, see `start_hash`; empty in files of older versions."""
+
+
+def start_hash(theta: Array, buffers: Array) -> str:
+    """Sixteen hex digits of a SHA-256 over theta [P] and buffers [Q] of a start, theta as a file stores it."""
+    digest = hashlib.sha256(np.ascontiguousarray(theta).tobytes())
+    digest.update(np.ascontiguousarray(buffers, np.float64).tobytes())
+    return digest.hexdigest()[:16]
 
 
 @dataclass(frozen=True, eq=False)
@@ -319,6 +336,40 @@ class Trajectory(_Frozen):
     def name(self) -> str:
         """`LABEL-SEED`."""
         return f"{self.provenance.label}-{self.provenance.seed}"
+
+    @cached_property
+    def start(self) -> str:
+        """The hash of the start, `start_hash` of the first snapshot: runs with the same one begin at the same theta and
+        buffers. Empty where the file does not begin at step 0, or keeps a projection and does not state it.
+        """
+        if self.steps[0] != 0:
+            return ""
+        if self.provenance.start or self.sketch is not None:
+            return self.provenance.start
+        return start_hash(self.theta[0], self.buffers[0])
+
+    @property
+    def rates(self) -> tuple[float, float]:
+        """The least and the largest learning rate of the history; the run's own twice where the history has none."""
+        known = self.history.rate[np.isfinite(self.history.rate)]
+        own = self.provenance.rate
+        return (float(known.min()), float(known.max())) if len(known) else (own, own)
+
+    @property
+    def movement(self) -> Array:
+        """[S] cumulative learning rate: the sum over updates of the shared parameters of the rate that they were made
+        with, which is rate x updates where it never changed. Between two snapshots, the mean rate of the steps counts
+        for each update. NaN from where a rate is not known.
+        """
+        own, (low, high) = self.provenance.rate, self.rates
+        if low == high == own or not np.isfinite(low):
+            return np.asarray(own * self.updates)
+        ends = np.searchsorted(self.history.step, self.steps, side="right")
+        parts = [self.history.rate[a:b] for a, b in pairwise(ends)]
+        mean = np.array([part.mean() if len(part) else np.nan for part in parts])
+        made = np.diff(self.updates)
+        before = np.where(self.updates[0], (low if low == high else np.nan) * self.updates[0], 0.0)
+        return np.cumsum(np.concatenate([before[None], np.where(made, mean * made, 0.0)]))
 
     @property
     def shared(self) -> Rows:

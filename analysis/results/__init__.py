@@ -34,6 +34,7 @@ from analysis.results.exploration import BUDGETS, Comparison, DistanceMatrix, Ex
 from analysis.results.krylov import EigenvalueIntervals, LanczosState
 from analysis.results.movement import LOSS, MEASURE_NAMES, Displacements, Movement, WalkNull, measure_name
 from analysis.results.planes import Faithfulness, Feet, Line, Plane, PlaneStability, Shadow, Subspace
+from analysis.results.starts import said_of_starts, starts_counted, starts_of
 from analysis.results.surfaces import (
     ConflictMap,
     Interpolation,
@@ -115,4 +116,7 @@ __all__ = [
     "WalkNull",
     "handed_over",
     "measure_name",
+    "said_of_starts",
+    "starts_counted",
+    "starts_of",
 ]

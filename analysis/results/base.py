@@ -111,6 +111,8 @@ class Run(Record):
     strategy: str
     """The strategy in full, its repr."""
     seed: int
+    start: str = ""
+    """Hash of theta and buffers at step 0, where they are known: seeds are told apart by it."""
 
     @property
     def name(self) -> str:

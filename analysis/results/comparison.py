@@ -45,7 +45,7 @@ class Contrast(Record):
     design: str
     """`paired` or `unpaired`."""
     note: str
-    """A sentence on the design where it is not all runs paired by their seeds; else empty."""
+    """On the design where it is not all runs paired by their seeds, and on starts that seeds share; else empty."""
     measures: tuple[str, ...] = names("measure")
     units: tuple[str, ...] = names("measure")
     verdicts: tuple[str, ...] = names("measure")
@@ -93,6 +93,10 @@ class Contrast(Record):
     """The smallest p that the permutation test can give with these seeds."""
     resamples: int
     resampling_seed: int
+    starts: int = 0
+    """How many different starts the runs of `seeds` have, of the strategy or of the baseline, whichever has fewer; 0
+    where they are not known. Fewer than seeds: what is found holds for these starts alone.
+    """
 
     def at(self, measure: str, budget: str) -> tuple[int, int]:
         """Where a measure and a budget stand in the arrays."""

@@ -76,3 +76,5 @@ class Comparison(Record):
     high: float
     verdict: str
     """`wider` or `narrower` (`longer` or `shorter` for a path), `undecided`, or `too few seeds`."""
+    note: str = ""
+    """Which seeds are no pairs, or share a start; else empty."""

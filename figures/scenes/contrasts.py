@@ -91,6 +91,7 @@ def _caption(contrasts: Sequence[Contrast]) -> str:
         f"Filled: the interval leaves out zero and p, corrected for {_tests(contrasts)}, is at most {ERROR_RATE:g}. "
         "Hollow: not so.",
         f"{designs}.",
+        *dict.fromkeys(c.note for c in contrasts if c.note),
         f"{count(missing, 'difference')} without an interval: too few seeds." if missing else "",
     )
 

@@ -12,7 +12,7 @@ from figures.marks import Axis, Band, Column, Key, Line, Mark, Panel, Points, Ro
 from figures.scenes.explorations import BUDGET_UNITS
 from figures.scenes.scales import log_axis, loss_axis
 from figures.scenes.seeds import Spread, band_words, by_label, curve, interpolation, over_seeds
-from figures.scenes.words import count, seeds_of, sentences
+from figures.scenes.words import count, estimated, seeds_of, sentences
 from figures.style import Look
 
 FORMULAS = {
@@ -166,6 +166,7 @@ def movement(
         f"{name.capitalize()}, {formula}; {_of(first)}; {seeds_of([item.run for item in items])}.",
         band_words(groups),
         _walk_words(walks[0].draws) if walked else "",
+        estimated(items),
         interpolation(spreads),
         "At equal loss: where each run first reached an average evaluation loss.",
     )

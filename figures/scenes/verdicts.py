@@ -44,6 +44,7 @@ def comparisons(comparisons: Sequence[Comparison], order: Sequence[str] = ()) ->
         "intervals (Student's t); right of zero the strategy has the larger value.",
         "Filled markers: the interval excludes zero.",
         f"{count(few, 'difference')} without an interval: too few seeds." if few else "",
+        *dict.fromkeys(c.note for c in comparisons if c.note),
     )
     legend = tuple(Key(label, every[label].but(width=1.4)) for label in dict.fromkeys(c.strategy for c in comparisons))
     height = LINE * len(rows) + 4.0

@@ -196,16 +196,16 @@ def test_two_shared_seeds_of_many_are_not_enough_for_pairs():
     assert "have 2 seeds in common" in found.note
 
 
-STARTS = {("independent", s): "a" for s in range(4)} | {("averaged", s): "a" for s in range(4)}
+STARTS = {(label, seed): f"start {seed}" for label in ("averaged", "independent") for seed in range(10)}
 
 
 def test_runs_that_start_apart_are_no_pairs():
     runs = paired(np.arange(1.0, 5))
-    apart = STARTS | {("averaged", s): "b" for s in range(4)}
+    apart = STARTS | {("averaged", s): f"other {s}" for s in range(4)}
     assert one(runs, starts=STARTS).design == "paired"
     found = one(runs, starts=apart)
     assert found.note == "Unpaired, by Welch's t test: runs of the same seed do not start alike (seed 0)."
-    partly = one(runs, starts=STARTS | {("averaged", 3): "b"})
+    partly = one(runs, starts=STARTS | {("averaged", 3): "other"})
     assert partly.seeds.tolist() == [0, 1, 2]
     assert partly.note == "Seeds that do not start alike are left out: 3."
 
@@ -215,7 +215,7 @@ def test_pairing_that_was_asked_for_and_cannot_be_is_one_sentence():
     with pytest.raises(
         LandscapeError, match=r"independent and averaged with seed 2 do not start alike: expected the same"
     ):
-        one(runs, replace(QUICK, pairing=BySeed()), starts=STARTS | {("averaged", 2): "b"})
+        one(runs, replace(QUICK, pairing=BySeed()), starts=STARTS | {("averaged", 2): "other"})
     with pytest.raises(LandscapeError, match=r"have no seed in common: expected runs with the same seeds to pair"):
         one(unmatched(), replace(QUICK, pairing=BySeed()))
     assert one(runs, replace(QUICK, pairing=Apart())).design == "unpaired"
