@@ -136,7 +136,7 @@ class Problem:
         self.frozen_hash = hash_of({n: p for n, p in parameters_of(self.model).items() if not p.requires_grad})
         self.layout = _layout(parameters, [SHARED] * len(parameters))
         self._unused: tuple[str, ...] = ()
-        self._warned = False
+        self.warned = False
         few = self.evaluation[:16]
         find_culprit(self.model, few.inputs)
         require_per_example(self.tasks, self._predict(self._start(), None, few), few)
@@ -259,10 +259,12 @@ class Problem:
 
     def warn_of_unused(self, names: Sequence[str], gradients: Sequence[Tensor | None]) -> None:
         """Warns once of unused parameters of which a gradient is not zero."""
+        if self.warned:
+            return
         rows = zip(names, gradients, strict=True)
         reached = [name for name, gradient in rows if gradient is not None and bool(gradient.any())]
-        if reached and not self._warned:
-            self._warned = True
+        if reached:
+            self.warned = True
             warnings.warn(
                 f"a gradient reaches {', '.join(map(repr, reached))}, but no evaluation example's loss depends on it: "
                 "it counts as unused, is not trained, and is missing in results on shared parameters; expected "

@@ -151,6 +151,7 @@ class Recorder:
                 "grow, or none"
             )
         with _ordinary_tensors():
+            self._watch.look_at_unused()
             self._count(number, self._row(losses), self._rate_of(rate))
             due = due_since(self._when, self._before, number)
             if due:

@@ -11,14 +11,12 @@ from torch import Tensor, nn
 
 from landscape.content import fingerprint, hash_of
 from landscape.errors import LandscapeError
-from landscape.modules import buffer_layout, flatten
-from landscape.trajectory import SHARED, Slot
+from landscape.modules import buffer_layout, flatten, parameters_of, unwrapped, without_prefixes
+from landscape.trajectory import SHARED, UNUSED, Slot
 
 if TYPE_CHECKING:
     from landscape.problem import Problem
 
-WRAPPERS = ("module", "_orig_mod")
-"""What `DataParallel` and `torch.compile` put before a parameter's name."""
 NAMED = 4
 """So many names stand in a message."""
 _TRAIN = "make the problem with everything trainable that will ever train, freeze afterwards what does not yet"
@@ -37,6 +35,7 @@ class Watch:
         self._problem, self._module, self._when = problem, module, when
         self._slots = {slot.name: slot for slot in problem.layout.slots}
         self._shared = [slot for slot in problem.layout.slots if slot.owner == SHARED]
+        self._unused = [slot.name for slot in problem.layout.slots if slot.owner == UNUSED]
         self._size = problem.layout.count()
         self._places: list[tuple[list[str], str]] = []
         self._dtypes: dict[str, torch.dtype] = {}
@@ -83,6 +82,12 @@ class Watch:
         module = self._module()
         return [_at(module, place) for place in self._places]
 
+    def look_at_unused(self) -> None:
+        """Warns at the first gradient that reaches a parameter of which no evaluation example has one."""
+        if self._unused and not self._problem.warned:
+            found = self._found()
+            self._problem.warn_of_unused(self._unused, [found[name].grad for name in self._unused])
+
     def require(self) -> None:
         """Raises unless the module still has the problem's parameters, and the others are what they were.
 
@@ -100,8 +105,8 @@ class Watch:
 
     def _found(self) -> dict[str, nn.Parameter]:
         """The module's parameters, by the layout's names where they have wrappers' prefixes."""
-        own = dict(self._module().named_parameters())
-        plain = own if own.keys() >= self._slots.keys() else {_plain(name): p for name, p in own.items()}
+        own = parameters_of(self._module())
+        plain = own if own.keys() >= self._slots.keys() else {without_prefixes(name): p for name, p in own.items()}
         names = dict(zip(plain, own, strict=True)) if len(plain) == len(own) else dict(zip(own, own, strict=True))
         whole = [names.get(slot.name, slot.name).split(".") for slot in self._shared]
         self._places = [(parts, name) for *parts, name in whole]
@@ -134,7 +139,7 @@ class Watch:
     def _of_buffers(self) -> Iterable[tuple[str, str]]:
         mine, theirs = self._problem.buffer_layout, buffer_layout(self._module())
         before, now = ([(s.name, s.shape, d) for s, d in zip(b.slots, b.dtypes, strict=True)] for b in (mine, theirs))
-        if mine == theirs or before == [(_plain(name), shape, dtype) for name, shape, dtype in now]:
+        if mine == theirs or before == [(without_prefixes(name), shape, dtype) for name, shape, dtype in now]:
             return
         others = dict.fromkeys(name for name, *_ in set(before) ^ set(now))
         yield (
@@ -157,14 +162,11 @@ class Watch:
 
 def _at(module: Any, place: tuple[Sequence[str], str]) -> Tensor:
     parts, name = place
+    module = unwrapped(module)
     for part in parts:
-        module = module._modules[part]
+        module = unwrapped(module._modules[part])
     found: Tensor = module._parameters[name]
     return found
-
-
-def _plain(name: str) -> str:
-    return ".".join(part for part in name.split(".") if part not in WRAPPERS)
 
 
 def _few(names: Iterable[str]) -> str:

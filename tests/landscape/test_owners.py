@@ -207,6 +207,16 @@ def test_transforms_of_functions_go_through_a_problem_with_unused_parameters() -
     torch.testing.assert_close(both, torch.stack([alone, alone]), rtol=1e-4, atol=1e-6)  # float32, batched products
 
 
+def test_a_recorded_gradient_that_reaches_an_unused_parameter_is_warned_of(tmp_path: Any) -> None:
+    problem, other = (Problem(made(Branching), pair(), flagged(), flagged(first=first)) for first in (60, LATE))
+    a, b = problem.model(other.evaluation.inputs)
+    with landscape.Recorder(problem, tmp_path / "run.h5") as recorder:
+        (a.sum() + b.sum()).backward()
+        with pytest.warns(LandscapeWarning, match=r"a gradient reaches 'branch.weight', 'branch.bias'"):
+            recorder.step()
+        recorder.step()
+
+
 class Counting(Branching):
     def __init__(self) -> None:
         super().__init__()
