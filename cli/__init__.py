@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import sys
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 # The toolkit's own packages come first, also where the user's PYTHONPATH names a folder with an `analysis` of its own.
 _HOME = str(Path(__file__).resolve().parent.parent)
@@ -28,6 +31,20 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
+    with warnings.catch_warnings():
+        warnings.showwarning = functools.partial(_noted, warnings.showwarning)
+        return _ended(arguments)
+
+
+def _noted(usual: Callable[..., None], message: Warning | str, category: type[Warning], *place: Any) -> None:
+    """The toolkit's own warnings on one line, all others as usual."""
+    if category.__module__ == "landscape.errors":
+        print(f"landscape: note: {message}", file=sys.stderr)
+    else:
+        usual(message, category, *place)
+
+
+def _ended(arguments: Sequence[str]) -> int:
     try:
         from cli.commands import app
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from landscape.content import fingerprint, hash_of
-from landscape.errors import LandscapeError
+from landscape.errors import LandscapeError, LandscapeWarning
 from landscape.modules import buffer_layout, flatten, parameters_of, unwrapped, without_prefixes
 from landscape.trajectory import SHARED, UNUSED, Slot
 
@@ -156,6 +156,7 @@ class Watch:
             warnings.warn(
                 f"{_few(new)} {_is(new)} part of theta and {'does' if len(new) == 1 else 'do'} not require a gradient "
                 "now: recording goes on, and the distances count what moves",
+                LandscapeWarning,
                 stacklevel=4,
             )
 

@@ -156,3 +156,25 @@ def test_a_terminal_gets_a_progress_bar_that_is_taken_away(desk: Desk, problem: 
     last = text[text.rfind(SHOWN) :]
     assert ("landscape: the training loss of task 'down' became" if status else "training averaged: ") in last
     assert "left" not in last
+
+
+OWN = """
+import torch
+from torch.utils.data import TensorDataset
+
+from landscape import Problem
+from tests.landscape.test_owners import LATE, Branching, flagged, pair
+
+
+def make():
+    return Problem(Branching, pair(), flagged(), flagged(first=60))
+"""
+
+
+@pytest.mark.filterwarnings("default::landscape.errors.LandscapeWarning")
+def test_a_warning_of_the_toolkit_is_one_line(desk: Desk) -> None:
+    (desk.folder / "own.py").write_text(OWN)
+    train = ("train", "own.py:make", "--strategy", "averaged", "--rate", "1e-2", "--steps", "3", "--batch-size", "60")
+    ran = desk.do(*train, "--out", "run.h5", "--quiet")
+    (line,) = [line for line in ran.err.splitlines() if "gradient" in line]
+    assert line.startswith("landscape: note: a gradient reaches 'branch.weight', 'branch.bias', but no evaluation exa")
