@@ -123,6 +123,7 @@ def killed(path: Path, seed: int) -> None:
 
 ACCURATE = 1e-3
 """Of an eigenvalue in float32 with a residual of 1e-4."""
+NEEDS_RATE = "states no learning rate above 0, got nan: give one"
 NEEDS_THETA = "keeps a random projection of theta on 8 dimensions a tensor, which this needs"
 KINDS = (
     Kind("record", trained, {}, slow=True),

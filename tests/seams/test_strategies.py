@@ -140,7 +140,7 @@ def test_a_run_resumed_in_the_middle_has_the_same_bytes(case: Case, optimiser: O
     assert resumed.provenance.strategy == whole.provenance.strategy == repr(strategy)
 
 
-@pytest.mark.parametrize(("case", "other"), pairwise(CASES), ids=lambda case: case.name)
+@pytest.mark.parametrize(("case", "other"), list(pairwise(CASES)), ids=lambda case: case.name)
 def test_a_run_is_not_gone_on_with_by_another_strategy(case: Case, other: Case, tmp_path: Path) -> None:
     plan, adam, path = Plan(2, BATCH), OPTIMISERS["Adam"], tmp_path / "run.h5"
     landscape.record(small(), case.make(adam), plan, path, SEED)
