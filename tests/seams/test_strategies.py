@@ -159,7 +159,8 @@ def test_what_a_strategy_prints_is_read_back(case: Case, optimiser: Optimiser) -
     strategy = case.make(optimiser)
     found = stated(repr(strategy))
     assert found.name == type(strategy).__name__
-    assert (found.optimiser, found.settings) == (optimiser.name, dict(optimiser.settings))
+    assert found.optimiser == optimiser.name
+    assert dict(optimiser.settings).items() <= found.settings.items()
     assert (found.order, found.mean) == (case.order, case.mean)
 
 
