@@ -38,14 +38,16 @@ class Sub:
 
 @dataclass(frozen=True)
 class Case:
-    """A strategy and its steps; `curved` is by how much a step weighs the average of the tasks, NaN where it steps on
-    another mixture; `order` the fixed order of tasks that it states, `mean` whether it steps on their mean.
+    """A strategy and its steps; `curved` is how many times the averaged loss a step is on, NaN where it is on another
+    mixture or the sub-steps multiply instead of adding up; `whole` whether every task is stepped on with weight one;
+    `order` the fixed order of tasks that it states, `mean` whether it steps on their mean.
     """
 
     name: str
     make: Callable[[Optimiser], Strategy]
     step: Callable[[Strategy, int], Sequence[Sub]]
-    curved: float = float(COUNT)
+    curved: float = float("nan")
+    whole: bool = True
     at_one_theta: bool = False
     order: tuple[int, ...] = ()
     mean: bool = False
@@ -93,12 +95,10 @@ def _drawn(strategy: Strategy, number: int) -> Sequence[int]:
     return order
 
 
-NAN = float("nan")
-
 CASES = (
-    Case("averaged", Averaged, _together([1, 1, 1])),
-    Case("averaged, mean", lambda o: Averaged(o, Mean()), _together([1 / 3] * 3), curved=1.0, mean=True),
-    Case("averaged, weights", lambda o: Averaged(o, Weights(1.0, 0.5, 2.0)), _together([1, 0.5, 2]), curved=NAN),
+    Case("averaged", Averaged, _together([1, 1, 1]), curved=COUNT),
+    Case("averaged, mean", lambda o: Averaged(o, Mean()), _together([1 / 3] * 3), curved=1.0, whole=False, mean=True),
+    Case("averaged, weights", lambda o: Averaged(o, Weights(1.0, 0.5, 2.0)), _together([1, 0.5, 2]), whole=False),
     Case("alternating", Alternating, _in_turn(_as_listed, own=False)),
     Case(
         "alternating, fixed order",
@@ -120,7 +120,7 @@ CASES = (
         _in_turn(lambda s, n: (1, 2, 0), own=True, following=True),
         order=(1, 2, 0),
     ),
-    Case("adatask", AdaTask, _in_turn(_as_listed, own=True), at_one_theta=True),
+    Case("adatask", AdaTask, _in_turn(_as_listed, own=True), curved=COUNT, at_one_theta=True),
     Case("grouped", lambda o: Grouped(optimiser=o), _grouped(own=True)),
     Case(
         "grouped, one state, redrawn, shuffled",
@@ -131,9 +131,9 @@ CASES = (
         "grouped, mean",
         lambda o: Grouped(Count(2), o, reduction=Mean()),
         _grouped(own=True, mean=True),
-        curved=NAN,
+        whole=False,
     ),
-    Case("single task", lambda o: SingleTask("green", o), lambda s, n: [Sub({1: 1.0}, 0, n)], curved=NAN),
+    Case("single task", lambda o: SingleTask("green", o), lambda s, n: [Sub({1: 1.0}, 0, n)], whole=False),
 )
 
 OPTIMISERS = {
