@@ -260,8 +260,6 @@ class Case:
     wrap: Callable[[nn.Module], nn.Module] = lambda module: module
     vectorises: bool = True
     """Whether several parameter vectors can be evaluated in one call."""
-    once: str = ""
-    """The operation that has a first derivative only, where there is one."""
     slow: bool = False
     still: int = 0
     """So many entries at the start of theta never train: torch gives them no gradient, whatever the loss does there."""
@@ -398,8 +396,8 @@ CASES = (
     Case("embedding", Tokens, _tokens),
     Case("embedding with a padding row", lambda: Tokens(padding=0), _tokens, still=WIDTH),
     Case("embedding, sparse", lambda: Tokens(sparse=True), _tokens, Tokens),
-    Case("embedding bag", Bag, _tokens, once="embedding_bag", slow=True),
-    Case("embedding bag, sparse", lambda: Bag(sparse=True), _tokens, Bag, once="embedding_bag"),
+    Case("embedding bag", Bag, _tokens, slow=True),
+    Case("embedding bag, sparse", lambda: Bag(sparse=True), _tokens, Bag),
     _whole("compiled", lambda module: torch.compile(module, backend="eager"), slow=True),
     _whole("data parallel", nn.DataParallel),
 )
