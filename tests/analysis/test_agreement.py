@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -81,6 +82,27 @@ def test_shares_of_the_tasks_sum_to_the_eigenvalues_of_the_average(network):
     check = agreement.shares_check(found)
     assert check.passed
     assert check.value < 1e-10
+
+
+def test_shares_that_do_not_sum_to_a_converged_eigenvalue_fail_by_the_largest_difference(network):
+    found = network[-1]
+    cross = found.cross.copy()
+    cross[0, -1, 0, 1] += 0.1 * found.values[0, -1, 0] * 2  # of two tasks, each has half of the average
+    check = agreement.shares_check(replace(found, cross=cross))
+    assert not check.passed
+    assert check.value == pytest.approx(0.1)  # relative to the largest of the average's eigenvalues
+    converged = found.converged.copy()
+    converged[0, -1, 1] = False
+    assert agreement.shares_check(replace(found, cross=cross, converged=converged)).passed
+
+
+def test_the_most_products_are_counted_for_a_subset_smaller_than_the_space_asked_for(network, tmp_path):
+    problem, theta, *_ = network
+    run = write_run(tmp_path / "run.h5", theta[None], problem.layout, tasks=problem.names)
+    whole, five = Compared(3, accuracy=TIGHT), Compared(9, on=Named("first.bias"), accuracy=TIGHT)
+    # T + 1 = 3 searches of 100 products and of as many fresh ones as pairs, T k a space for the cross-curvature.
+    assert agreement.most_products(run, [0, 0], whole) == 2 * 3 * (100 + 4 + 2 * 3)
+    assert agreement.most_products(run, [0], five) == 3 * (100 + 5 + 2 * 5)
 
 
 def test_norms_and_cosines_are_those_of_the_whole_set(network):

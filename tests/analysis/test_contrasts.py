@@ -96,6 +96,10 @@ def test_the_family_reaches_over_subsets_and_forms():
     found = contrast(runs, "independent", "averaged", QUICK)
     assert [c.subset for c in found] == ["shared", "head of one"]
     assert {c.tests for c in found} == {6}
+    assert {c.correction for c in found} == {
+        "sign flips of whole seeds, step-down maximum (Westfall and Young) over 6 tests: all measures, budgets, "
+        "subsets and forms of this pair of strategies"
+    }
     # The second subset has the same numbers: its signs flip together, so nothing is lost by looking at it too.
     np.testing.assert_array_equal(found[0].p_corrected, one(paired(apart)).p_corrected)
 

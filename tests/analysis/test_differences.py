@@ -170,6 +170,12 @@ def test_a_sample_without_spread_has_no_bootstrap_interval_and_the_others_keep_t
     assert np.isnan(low).tolist() == [False] * 5 + [True]
 
 
+def test_two_values_have_a_bootstrap_interval_between_them_and_one_has_none():
+    low, high = differences.bootstrap((np.array([[0.0, 1.0]]),), 500, generator(1, "b"))
+    assert 0 <= low[0] < 0.5 < high[0] <= 1
+    assert np.isnan(differences.bootstrap((np.array([[1.0]]),), 500, generator(1, "b"))).all()
+
+
 def test_the_bootstrap_of_two_samples_is_of_the_difference_of_means():
     low, high = differences.bootstrap((SOME, OTHER), 2000, generator(2, "b"))
     middle = SOME.mean(1) - OTHER.mean(1)

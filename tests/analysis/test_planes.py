@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from analysis import directions, gram, planes
+from analysis.planes import AtPlace
 from analysis.subspaces import Place
 from landscape import problems, store, training
 from landscape.errors import LandscapeError
@@ -89,6 +90,31 @@ def test_the_signs_of_the_axes_do_not_depend_on_the_order_of_the_runs(tmp_path):
     np.testing.assert_allclose(turned.basis, plane.basis, atol=1e-12)
     again = planes.principal(runs)
     assert again == plane
+
+
+@pytest.mark.parametrize(("run", "row"), [(0, 2), (1, 0), (1, 3), (2, -1)])
+def test_a_plane_about_a_snapshot_of_any_run_is_that_of_the_weighted_svd_about_it(tmp_path, run, row):
+    rng = np.random.default_rng(8)
+    rows = [rng.standard_normal((n, 20)) * np.geomspace(3, 0.1, 20) for n in (4, 5, 3)]
+    states = [rng.standard_normal((len(r), 2)) for r in rows]
+    runs = [
+        write_run(tmp_path / f"{i}.h5", r, buffers=s, seed=i) for i, (r, s) in enumerate(zip(rows, states, strict=True))
+    ]
+    plane = planes.principal(runs, centre=AtPlace(Place(runs[run], row)))
+    weights = np.concatenate(equal_weights(rows))
+    _, singular, right = np.linalg.svd((np.concatenate(rows) - rows[run][row]) * np.sqrt(weights)[:, None])
+    np.testing.assert_array_equal(plane.origin, rows[run][row])
+    np.testing.assert_array_equal(plane.buffers, states[run][row])
+    np.testing.assert_allclose(plane.explained, singular[:2] ** 2 / (singular**2).sum(), rtol=1e-11)
+    np.testing.assert_allclose(np.abs(np.sum(plane.basis * right[:2], axis=1)), 1.0, rtol=1e-11)
+
+
+def test_a_centre_of_another_run_is_refused_by_name(tmp_path):
+    rng = np.random.default_rng(9)
+    runs = [write_run(tmp_path / f"{i}.h5", rng.standard_normal((4, 8)), seed=i) for i in range(3)]
+    message = r"^the centre, step \d+ of .*-2, is not a snapshot of the plane's trajectories: expected one of them$"
+    with pytest.raises(LandscapeError, match=message):
+        planes.principal(runs[:2], centre=AtPlace(Place(runs[2], -1)))
 
 
 def test_buffers_are_averaged_with_the_runs_weighted_equally(tmp_path):

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from analysis import points, surfaces
+from analysis.engines import Together
+from analysis.points import Conditions
 from analysis.surfaces import Grid
 from landscape import problems
 from tests.analysis import cases
@@ -84,3 +86,9 @@ def test_an_infinite_loss_in_one_block_makes_the_mean_infinite_whatever_comes_af
     assert np.isposinf(surface.loss[0]).all()
     assert np.isfinite(surface.loss[1]).all()
     assert np.isfinite(surface.stderr[1]).all()
+
+
+def test_conditions_name_the_engine_asked_for_and_otherwise_the_problems_own_micro_batches():
+    problem = cases.make("plain", micro_batch=5)
+    assert Conditions().words(problem)["engine"] == "Sequential(micro_batch=5)"
+    assert Conditions(Together(2, 3)).words(problem)["engine"] == "Together(points=2, micro_batch=3)"

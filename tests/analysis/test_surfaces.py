@@ -13,6 +13,7 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from analysis import surfaces
+from analysis.engines import Together
 from analysis.points import Conditions, Meter
 from analysis.results import Line, Plane, Run, Shadow
 from analysis.surfaces import Grid
@@ -204,6 +205,15 @@ def test_every_row_is_reported_with_what_is_done_so_far_and_stays_as_it_was_repo
         assert not surface.done[number:].any()
         assert np.isnan(surface.loss[:, number:]).all()
         assert np.isfinite(surface.loss[:, :number]).all()
+
+
+def test_groups_longer_than_a_row_are_reported_one_by_one():
+    problem = cases.make("plain")
+    rows = list(surfaces.measuring(problem, plane_for(problem), GRID, Conditions(Together(6, 5))))
+    assert [int(surface.done.sum()) for surface in rows] == [6, 12, 15]
+    exact = surfaces.measure(problem, plane_for(problem), GRID)
+    # Sums of thirteen losses of order one in float64, in another order.
+    np.testing.assert_allclose(rows[-1].loss, exact.loss, rtol=1e-12)
 
 
 @pytest.mark.parametrize("what", ["plane", "grid", "data"])
