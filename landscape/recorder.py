@@ -43,8 +43,9 @@ class Recorder:
 
     `model` is the module that you train, by default `problem.model`. `problem.model_for(seed)` makes one with the start
     of a seed; runs of several seeds that all train `problem.model` do not have starts of their own. The module is only
-    read, except that an evaluation runs it in evaluation mode and then puts every submodule's mode back. Parameters are
-    looked up by name at every step, so `load_state_dict(..., assign=True)` and layers that are replaced are seen.
+    read: evaluations run another one with its parameters. These are looked up by name at every step, so
+    `load_state_dict(..., assign=True)` and layers that are replaced are seen; `DataParallel`, `torch.compile` and other
+    wrappers are looked through.
     Theta is what was trainable when the problem was made: at a snapshot where a parameter was added, removed, replaced
     by another shape or type, or where one outside theta trains or moves, recording ends with an error that names it.
 

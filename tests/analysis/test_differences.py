@@ -109,6 +109,16 @@ def test_every_effect_lies_inside_of_its_interval_or_has_none(n, m, kind):
         assert ((effect.low < effect.size) & (effect.size < effect.high))[known].all()
 
 
+@pytest.mark.parametrize("t", [1e2, 9.9e2, 1.01e3, 1e5, 1e9])
+@pytest.mark.parametrize("freedom", [2.0, 9.0])
+def test_the_parameter_of_a_vast_t_is_that_of_the_chi_square_alone(t, freedom):
+    for share in (0.025, 0.975):
+        for sign in (1, -1):
+            found = differences.noncentrality(np.array([sign * t]), np.array([freedom]), share)[0]
+            of_chi = sign * t * np.sqrt(stats.chi2.isf(share if sign > 0 else 1 - share, freedom) / freedom)
+            assert found == pytest.approx(of_chi, rel=20 / t**2 + 1e-9)  # Z moves a share by its variance / lambda^2
+
+
 def test_the_unpaired_effect_is_by_the_pooled_deviation():
     found = differences.unpaired_effect(SOME, OTHER)
     pooled = np.sqrt((6 * SOME.var(1, ddof=1) + 3 * OTHER.var(1, ddof=1)) / 9)
