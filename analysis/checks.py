@@ -174,7 +174,9 @@ def _set_and_run(problem: Problem, module: torch.nn.Module, batch: Batch) -> Arr
     with torch.no_grad():
         output = module.eval()(batch.inputs)
     rows = zip(problem.tasks, arrange(output, problem.names), batch.targets, strict=True)
-    return np.stack([task.loss(prediction, target).double().cpu().numpy() for task, prediction, target in rows])
+    return np.stack(
+        [task.loss(prediction, target).detach().double().cpu().numpy() for task, prediction, target in rows]
+    )
 
 
 def point_and_shadow(plane: Plane, seed: int = 0) -> Check:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor
@@ -136,7 +137,8 @@ class TaskLosses:
         if task not in self._trusted:
             self._trusted.add(task)
             here = Location(self._given, theta, self._buffers, self._batch)
-            require_derivatives(here.block(self._given.names[task], Everything(), Everything(), Hessian()))
+            with _twice():
+                require_derivatives(here.block(self._given.names[task], Everything(), Everything(), Hessian()))
 
     def _kept(self, without: int) -> list[int]:
         return [block for block in range(len(self._blocks)) if block != without]
@@ -167,7 +169,11 @@ class TaskLosses:
 def _second(gradient: Tensor, leaf: Tensor, vector: Tensor) -> Tensor:
     if not gradient.requires_grad:
         return torch.zeros_like(vector)
-    expected = "expected a model and losses that can be differentiated twice"
-    with failures_of("a second derivative of a loss", expected, (RuntimeError,)):
+    with _twice():
         found = torch.autograd.grad(gradient, leaf, vector, retain_graph=True, materialize_grads=True)
     return found[0]
+
+
+def _twice() -> AbstractContextManager[None]:
+    expected = "expected a model and losses that can be differentiated twice"
+    return failures_of("a second derivative of a loss", expected, (RuntimeError,))

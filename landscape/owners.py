@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -84,9 +85,9 @@ def find_owners(
     where those of one do, `unused` where none does.
 
     A loss depends on a tensor if its gradient is not zero, on a few examples at this theta or on some batch at a theta
-    near it; a gradient that is there and zero on all counts only for a tensor on which nothing depends. A single task
-    shares all. Cost: a gradient of the few examples, and one forward pass of all batches: tensors that all tasks were
-    seen to depend on need no gradient any more.
+    near it. A gradient that is there and zero counts only where no loss depends on the tensor, or the loss on none; so
+    does one that is never finite. A single task shares all. Cost: a gradient of the few examples, and one forward pass
+    of all batches: tensors that all tasks were seen to depend on need no gradient any more.
 
     Warns of tensors on which losses depend and that no gradient reaches.
 
@@ -161,6 +162,7 @@ class _Seen:
         self._tasks, self._names = tasks, names
         self._depends: list[set[str]] = [set() for _ in tasks]
         self._linked: list[set[str]] = [set() for _ in tasks]
+        self._zero: list[set[str]] = [set() for _ in tasks]
 
     @property
     def certain(self) -> bool:
@@ -187,15 +189,20 @@ class _Seen:
         self._linked[number].update(name for name, _ in there)
         if there:
             sizes = torch.stack([gradient.detach().abs().sum(dtype=torch.float64) for _, gradient in there]).tolist()
-            finite = [(name, size) for (name, _), size in zip(there, sizes, strict=True) if 0 < size < float("inf")]
-            self._depends[number].update(name for name, _ in finite)
+            rows = [(name, size) for (name, _), size in zip(there, sizes, strict=True) if math.isfinite(size)]
+            self._depends[number].update(name for name, size in rows if size)
+            self._zero[number].update(name for name, size in rows if not size)
 
     def reached_by(self, name: str) -> list[str]:
-        for reached in (self._depends, self._linked):
-            by = [task for task, found in zip(self._tasks, reached, strict=True) if name in found]
-            if by:
-                return by
-        return []
+        sure = [task for task, found in zip(self._tasks, self._depends, strict=True) if name in found]
+        return [task for number, task in enumerate(self._tasks) if task in sure or self._may(number, name, not sure)]
+
+    def _may(self, number: int, name: str, alone: bool) -> bool:
+        """Whether a graph leads to a tensor, and nothing tells that this means nothing: no gradient that is finite, or
+        none of this task or of this tensor that is not zero.
+        """
+        told = name in self._zero[number] and bool(self._depends[number])
+        return name in self._linked[number] and (alone or not told)
 
     def require_each_reaches(self) -> None:
         for task, depends, linked in zip(self._tasks, self._depends, self._linked, strict=True):

@@ -151,6 +151,7 @@ class History(_Frozen):
     def __post_init__(self) -> None:
         if not len(self.rate):
             object.__setattr__(self, "rate", np.full(len(self.step), np.nan))
+        super().__post_init__()
 
     def __len__(self) -> int:
         return len(self.step)

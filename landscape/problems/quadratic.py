@@ -67,7 +67,8 @@ def make(
     inputs = torch.from_numpy(np.concatenate([half, -half]))
     nothing = [torch.zeros(examples, 1)] * len(a)
     data = TensorDataset(inputs, *nothing)
-    return Problem(lambda: Quadratic(a, c, heads), [_task(t, a[t], c[t]) for t in range(len(a))], data, data)
+    tasks_of_all = [_task(t, a[t], c[t]) for t in range(len(a))]
+    return Problem(lambda: Quadratic(a, c, heads), tasks_of_all, data, data, shared=["theta"])
 
 
 def _task(number: int, hessian: Array, minimum: Array) -> Task:

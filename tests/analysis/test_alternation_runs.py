@@ -54,7 +54,10 @@ def test_the_steps_compared_are_by_default_the_runs_own(tmp_path):
 
 def test_a_strategy_is_read_and_never_run():
     found = stated("Grouped(optimiser=AdamW(betas=(0.8, 0.99), lr=0.001), order=Fixed(1, 0), reduction=Sum())")
-    assert (found.name, found.optimiser, found.settings) == ("Grouped", "AdamW", {"betas": (0.8, 0.99), "lr": 0.001})
+    assert (found.name, found.optimiser) == ("Grouped", "AdamW")
+    assert (
+        found.settings.items() >= {"betas": (0.8, 0.99), "lr": 0.001, "weight_decay": 0.01}.items()
+    )  # torch's default
     assert found.order == (), "an order of groups is none of tasks"
     for text in ("my loop, lr 0.1", "", "__import__('os').getcwd()", "Independent(optimiser=exec('1'))", "(" * 2000):
         assert stated(text).settings == {}

@@ -214,6 +214,7 @@ class Moving:
         self.theta = theta.numpy() + np.outer([0.0, 0.1, 0.2], move)
         self.buffers = np.tile(buffers.numpy(), (3, 1))
         self.provenance = type("Provenance", (), {"label": "averaged", "strategy": "Averaged()", "seed": 3})()
+        self.start = "its hash"
 
 
 def test_along_a_trajectory_every_snapshot_and_operator_is_measured_and_can_be_left_out():

@@ -192,11 +192,13 @@ def of_two_inputs(model, loss=cases.squared_error):
         (lambda: of_two_inputs(Hiding()), r"vectorised over parameters has other losses than by itself"),
     ],
 )
+@pytest.mark.filterwarnings("ignore:losses depend on 'linear.weight', but no gradient reaches it")
 def test_models_and_losses_that_cannot_be_vectorised_are_refused_when_the_engine_is_built(problem, text):
     with pytest.raises(LandscapeError, match=text):
         Together(2, 4).build(problem())
 
 
+@pytest.mark.filterwarnings("ignore:losses depend on 'linear.weight', but no gradient reaches it")
 def test_what_cannot_be_vectorised_is_measured_one_after_another():
     for model in (Branching(), Hiding()):
         problem = of_two_inputs(model)

@@ -61,6 +61,7 @@ def check(record, given):
 def test_all_records_are_here():
     assert len(RECORDS) > 40
     held = {kind for kind in vars(trajectory).values() if isinstance(kind, type) and hasattr(kind, "__match_args__")}
+    held.remove(trajectory.Sketch)  # it reads its rows from the file
     with_arrays = {kind for kind in held if "Array" in kind.__annotations__.values()}
     assert with_arrays == set(OTHERS)
 

@@ -338,6 +338,9 @@ class _RowByRow:
     def __init__(self, rows):
         self._rows = rows
 
+    def __getitem__(self, key):
+        return self._rows[key]
+
     def blocks(self):
         return self._rows.blocks(budget=1)
 

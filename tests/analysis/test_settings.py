@@ -89,7 +89,7 @@ def test_strategies_are_made_with_their_choices():
     grouped = StrategySettings(name="grouped", states="shared", groups=3).strategy("Adam", 0.01)
     assert isinstance(grouped, Grouped)
     assert isinstance(grouped.states_of_theta, SharedState)
-    assert StrategySettings(name="averaged", label="a/b c").title == "a_b_c"
+    assert StrategySettings(name="averaged", label="a/b c").title.startswith("a_b_c-")
 
 
 @pytest.mark.parametrize(
@@ -114,8 +114,8 @@ def test_strategies_are_made_with_their_choices():
             r"two strategies are called 'averaged': give one of them another label",
         ),
         (
-            {"strategies": [{"name": "averaged", "label": "a b"}, {"name": "independent", "label": "a/b"}]},
-            r"two strategies are called 'a_b'",
+            {"strategies": [{"name": "averaged", "label": "a b"}, {"name": "independent", "label": "a b"}]},
+            r"two strategies are called 'a b'",
         ),
         ({"seeds": []}, r"seeds: list should have at least 1 item"),
         ({"seeds": [1, 1]}, r"expected distinct seeds of 0 or more, got \[1, 1\]"),
@@ -187,7 +187,7 @@ def test_a_section_alone_is_refused_in_the_same_words():
 def test_a_surface_is_called_after_its_plane_unless_it_has_a_label():
     assert SurfaceSettings().title == "principal"
     assert SurfaceSettings(plane="random", seed=4).title == "random-4"
-    assert SurfaceSettings(label="a b").title == "a_b"
+    assert SurfaceSettings(label="a b").title.startswith("a_b-")
 
 
 @pytest.mark.parametrize(

@@ -225,7 +225,7 @@ def grows(optimiser, curvature, p=4.0):
     for _ in range(600):
         theta.grad = curvature / p * theta.detach()
         made.step()
-        furthest = max(furthest, abs(float(theta)))
+        furthest = max(furthest, abs(float(theta.detach())))
     return furthest > 1e3 * near
 
 

@@ -38,7 +38,7 @@ def test_text_says_where_strategies_differ_and_what_it_rests_on(here: tuple[Desk
     ran = desk.do("explore", *runs, *QUICK)
     assert "Exploration of shared (raw)" in ran.out
     assert "Runs beyond random walks" in ran.out
-    (net,) = [line for line in ran.out.splitlines() if line.startswith("net of shared (raw): ")]
+    (net,) = [line for line in ran.out.splitlines() if line.startswith("net distance of shared (raw): ")]
     assert "=1+1 against averaged, 3 seeds: " in net
     assert "at equal " in net
     assert "interval " in net
@@ -89,7 +89,7 @@ def test_csv_is_one_table_in_which_no_name_is_a_formula(here: tuple[Desk, list[P
     assert row["strategy"] == "'=1+1"
     assert (row["measure"], row["budget"], row["tests"], row["samples"]) == ("net", "steps", "1", "3")
     assert float(row["low"]) < float(row["difference"]) < float(row["high"])
-    alone = desk.do("explore", runs[0], *QUICK, "--format", "csv").out
+    alone = desk.do("explore", runs[0], *QUICK, "--format", "csv", "--out", "alone.h5").out
     assert [r["run"] for r in csv.DictReader(io.StringIO(alone))] == ["averaged-0"]
 
 

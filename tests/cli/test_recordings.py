@@ -44,7 +44,7 @@ def test_explore_works_with_projections_and_says_what_it_leaves_out(projected: P
     runs = sorted(projected.glob("*.h5"))
     ran = desk.do("explore", *runs, *QUICK[:-1])
     assert "Distances are estimated from a random projection, with a relative standard error of 0.25." in ran.out
-    assert "net of shared (raw): other against averaged, 3 seeds: " in ran.out
+    assert "net distance of shared (raw): other against averaged, 3 seeds: " in ran.out
     assert "keeps a random projection of theta: its distances are estimates, with their errors" in ran.err
     kept = [entry.record for entry in archive.load_all(desk.folder / "results.h5").values()]
     assert [sum(isinstance(r, kind) for r in kept) for kind in (Movement, Contrast)] == [6, 1]
@@ -89,7 +89,7 @@ def test_seeds_with_one_start_are_said_to_have_one(desk: Desk) -> None:
         for seed in range(3):
             record(desk.folder / f"{label}-{seed}.h5", label, seed, model=False)
     ran = desk.do("explore", *sorted(desk.folder.glob("*.h5")), *QUICK)
-    assert "net of shared (raw): other against averaged, 3 seeds of one start: " in ran.out
+    assert "net distance of shared (raw): other against averaged, 3 seeds of one start: " in ran.out
     assert "Seeds 0, 1 and 2 begin at one start: they differ in what is drawn on the way alone" in ran.out
     desk.do("report", "results.h5", "--out", "page.html")
     page = (desk.folder / "page.html").read_text()

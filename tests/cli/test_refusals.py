@@ -273,5 +273,8 @@ def test_a_study_does_not_go_on_with_runs_of_other_settings(desk: Desk, studied:
     shutil.copytree(studied, desk.folder / "study")
     for words in (("--steps", "60"), ("--set", "size=4"), ("--strategy", "independent", "--set", "seed=5")):
         desk.refuse(
-            "choose another file, or remove that one|use the problem that it was recorded with", "study", *words
+            "choose another file, or remove that one|use the problem that it was recorded with"
+            "|holds results of another problem .*: expected one problem and one evaluation set",
+            "study",
+            *words,
         )

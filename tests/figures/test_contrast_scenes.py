@@ -18,7 +18,7 @@ def marks(scene, panel, kind):
 
 def test_one_panel_a_measure_and_one_line_a_budget():
     scene = scenes.contrasts([records.contrast()])
-    assert [panel.title for panel in scene.panels] == ["net distance", "ratio"]
+    assert [panel.title for panel in scene.panels] == ["net distance", "path / net"]
     assert scene.panels[0].y.texts == ("steps", "movement", "loss")
     assert scene.panels[1].y.texts == ("", "", "")
     assert scene.panels[0].x.label == "parameter"

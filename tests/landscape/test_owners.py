@@ -160,6 +160,13 @@ def test_a_gradient_that_is_zero_at_the_start_alone_decides_nothing() -> None:
     assert owners(problem)["down.weight"] == owners(problem)["up.weight"] == "shared"
 
 
+def test_a_loss_without_any_gradient_that_is_not_zero_or_finite_shares_what_it_is_linked_to() -> None:
+    for spoilt in (lambda p, y: 0 * (p - y) ** 2, lambda p, y: (0 * (p - y)).sqrt()):
+        problem = Problem(made(Branching), pair(spoilt), flagged(), flagged())
+        assert owners(problem)["trunk.weight"] == "shared"
+        assert owners(problem)["b.weight"] == "b"
+
+
 class DeadHead(Branching):
     """The second head starts at zero: at the start, its task's gradient of the trunk is zero."""
 
