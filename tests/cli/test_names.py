@@ -39,8 +39,8 @@ def labels_of(path: Path, kind: str) -> list[str]:
     ("words", "kinds"),
     [
         (("hessian", "--at", "last", "--top", "1"), ["eigenvalues"]),
-        (("theory", "--at", "last"), ["alternation"]),
-        (("explore", "--null", "9"), ["training", "movement", "walks"]),
+        pytest.param(("theory", "--at", "last"), ["alternation"], marks=pytest.mark.slow),
+        pytest.param(("explore", "--null", "9"), ["training", "movement", "walks"], marks=pytest.mark.slow),
         (("surface", *SMALL), ["shadow", "feet"]),
     ],
     ids=["hessian", "theory", "explore", "surface"],
@@ -62,6 +62,7 @@ def test_every_awkward_label_has_results_of_its_own(
     assert "<b>&" not in page, "a label is text"
 
 
+@pytest.mark.slow
 def test_runs_stand_in_the_order_in_which_they_were_given_whatever_their_labels(
     awkward: tuple[Desk, list[Path]],
 ) -> None:
@@ -93,6 +94,7 @@ def test_two_points_by_awkward_names_are_connected(awkward: tuple[Desk, list[Pat
     desk.do("surface", *files[1:3], "--plane", "line", "--through", "lr@0.1-0@first", "--through", "lr_0.1-0", *SMALL)
 
 
+@pytest.mark.slow
 def test_a_study_keeps_the_labels_that_its_settings_give(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "STUDY_FORMATS", ["svg"])
     labels = ["lr@0.1", "lr_0.1", "a/b"]
