@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import functools
 import os
@@ -21,6 +22,7 @@ from cli.signals import INTERRUPTED, STATUS, interruption  # noqa: E402
 def main() -> None:
     """Runs the command line. Errors end it with one sentence on stderr and status 2, success with 0."""
     interruption.install()  # to the very end: nothing interrupts Python while it takes itself down
+    atexit.register(interruption.leave)
     sys.exit(_run(sys.argv[1:]))
 
 

@@ -50,6 +50,13 @@ class Interruption:
             self._before[signal.SIGALRM] = signal.signal(signal.SIGALRM, self._heed_again)
         self._hook, sys.unraisablehook = sys.unraisablehook, self._dropped
 
+    def leave(self) -> None:
+        """The process ends with its status: Python gives signals their default back on its way out, which would end it
+        with theirs.
+        """
+        for number in self._before:
+            signal.signal(number, signal.SIG_IGN)
+
     def remove(self) -> None:
         """As it was before."""
         if self._before:
@@ -79,8 +86,10 @@ class Interruption:
             raise KeyboardInterrupt
 
     def finish(self) -> None:
-        """The command is over: only its last words are left, which nothing interrupts."""
-        self._over = True
+        """The command is over: only its last words are left, which nothing interrupts, no alarm that is set either."""
+        self._over, self._again = True, False
+        with contextlib.suppress(ValueError):
+            signal.setitimer(signal.ITIMER_REAL, 0)
 
     def _heed(self, number: int, frame: FrameType | None) -> None:
         if self._came is None:
@@ -104,6 +113,8 @@ class Interruption:
             raise KeyboardInterrupt
 
     def _raise_soon(self) -> None:
+        if self._over:
+            return
         self._again = True
         signal.setitimer(signal.ITIMER_REAL, _SOON)
 

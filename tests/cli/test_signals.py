@@ -185,6 +185,32 @@ def test_a_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
     assert (process.returncode, err) == (2, signals.AT_ONCE + "\n")
 
 
+LATE = """
+import os, signal, sys
+
+import cli
+from cli.signals import interruption
+
+
+class Late:
+    def __del__(self, kill=os.kill, me=os.getpid(), numbers=(signal.SIGALRM, signal.SIGTERM)):
+        for number in numbers:
+            kill(me, number)
+
+
+kept = Late()
+cli._ended = lambda words: 2 if interruption.finish() is None and not interruption._raise_soon() else 0
+sys.exit(cli.main())
+"""
+
+
+def test_a_signal_while_python_takes_itself_down_leaves_the_status(tmp_path: Path) -> None:
+    """At that time Python has given all signals their default back, which ends a process."""
+    variables = {**os.environ, "PYTHONPATH": str(ROOT)}
+    ran = subprocess.run([sys.executable, "-c", LATE], env=variables, cwd=tmp_path, capture_output=True, check=False)
+    assert (ran.returncode, ran.stderr) == (2, b"")
+
+
 def heeds_signals(process: subprocess.Popen[str]) -> bool:
     """Whether a command has come so far that it catches SIGTERM; false once it has ended."""
     with contextlib.suppress(OSError, IndexError):
