@@ -16,6 +16,7 @@ from analysis import subsets
 from analysis.kinds import gradient
 from analysis.local import Weighted, twice_differentiable
 from analysis.products import Block, ReverseOverReverse
+from landscape.binding import bind
 from landscape.checks import find_culprit
 from landscape.errors import LandscapeError
 from landscape.problem import Problem
@@ -149,8 +150,7 @@ def blamed(operator: CurvatureOperator) -> str:
     layer whose own block is not symmetric. Cost: some forward passes, and 2 products of every layer.
     """
     location = operator.location
-    module = location.problem.module(location.local.theta, None)
-    module.load_state_dict(location.local.state, strict=False)
+    module = bind(location.local.module, location.local.state)
     for batch in location.data.pieces(location.problem.micro_batch):
         try:
             find_culprit(module, batch.inputs)
