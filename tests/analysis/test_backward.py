@@ -20,60 +20,34 @@ from analysis.subsets import Everything, Shared
 from landscape.errors import LandscapeError
 from landscape.problem import Problem, Task
 from tests.analysis import cases, dense
+from tests.analysis.by_hand import by_hand
 
 REFERENCE = ReverseOverReverse()
 KINDS = (Hessian(), GaussNewton(), Fisher())
 
 
-class NumpySine(torch.autograd.Function):
-    """sin(x), its backward pass through numpy: right, and unknown to autograd."""
-
-    @staticmethod
-    def forward(context, x):
-        context.save_for_backward(x)
-        return torch.from_numpy(np.sin(x.detach().numpy()))
-
-    @staticmethod
-    def backward(context, slope):
-        (x,) = context.saved_tensors
-        return slope * torch.from_numpy(np.cos(x.detach().numpy()))
+def through_numpy(function, x):
+    return torch.from_numpy(function(x.detach().numpy()))
 
 
-class SingleSine(NumpySine):
-    """The same for float32 alone."""
-
-    @staticmethod
-    def forward(context, x):
-        assert x.dtype == torch.float32
-        return NumpySine.forward(context, x)
+def sine_of_single(x):
+    assert x.dtype == torch.float32
+    return through_numpy(np.sin, x)
 
 
-class LostFactor(torch.autograd.Function):
-    """x^2 with half of its derivative, differentiable as often as one likes."""
-
-    @staticmethod
-    def forward(context, x):
-        context.save_for_backward(x)
-        return x**2
-
-    @staticmethod
-    def backward(context, slope):
-        (x,) = context.saved_tensors
-        return slope * x
-
-
-class Exact(torch.autograd.Function):
-    """x^2 with its own derivative."""
-
-    @staticmethod
-    def forward(context, x):
-        context.save_for_backward(x)
-        return x**2
-
-    @staticmethod
-    def backward(context, slope):
-        (x,) = context.saved_tensors
-        return slope * 2 * x
+numpy_sine = by_hand(
+    "NumpySine", lambda x: through_numpy(np.sin, x), lambda slope, x: slope * through_numpy(np.cos, x)
+).apply
+"""sin(x), its backward pass through numpy: right, and unknown to autograd."""
+single_sine = by_hand("SingleSine", sine_of_single, lambda slope, x: slope * through_numpy(np.cos, x)).apply
+"""The same for float32 alone."""
+hidden_sine = by_hand(
+    "HiddenSine", lambda x: through_numpy(np.sin, x), lambda slope, x: through_numpy(np.cos, x) * slope.detach()
+).apply
+"""The same with a seed that is hidden from autograd as well: J v by two backward passes is 0."""
+lost_factor = by_hand("LostFactor", torch.square, lambda slope, x: slope * x).apply
+"""x^2 with half of its derivative, differentiable as often as one likes."""
+exact_square = by_hand("Exact", torch.square, lambda slope, x: slope * 2 * x).apply
 
 
 class Module(nn.Module):
@@ -132,7 +106,7 @@ def exact(problem, on=Shared()):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_backward_pass_through_numpy_is_refused_with_its_module(dtype):
-    problem = make(Module(NumpySine.apply), dtype)
+    problem = make(Module(numpy_sine), dtype)
     hessians = operators.hessians(problem, *problem.initial(0))
     with pytest.raises(
         LandscapeError, match=r"Hessian of task 'one' by backward passes is 0\.\d+ from .*'between' \(M"
@@ -146,14 +120,14 @@ def test_the_same_network_with_torchs_own_sine_gives_the_dense_hessians_value_an
     right = exact(make(Module(torch.sin)))
     pairs = spectra.top_eigenpairs(average(make(Module(torch.sin))), 1, accuracy=spectra.Accuracy(1e-8))
     assert pairs.values[0] == pytest.approx(right, rel=1e-9)
-    by_differences = average(make(Module(NumpySine.apply)), product=CentralDifferences())
+    by_differences = average(make(Module(numpy_sine)), product=CentralDifferences())
     pairs = spectra.top_eigenpairs(by_differences, 1, accuracy=spectra.Accuracy(1e-6))
     assert pairs.values[0] == pytest.approx(right, rel=1e-7)  # differences in float64: some eps^(2/3)
 
 
 def test_a_module_that_cannot_be_computed_in_float64_is_refused_in_its_own_type():
     with pytest.raises(LandscapeError, match=r"Hessian of tasks .*'between'"):
-        multiplied(average(make(Module(SingleSine.apply), torch.float32)))
+        multiplied(average(make(Module(single_sine), torch.float32)))
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).__name__)
@@ -163,12 +137,12 @@ def test_a_gradient_that_is_not_the_losses_is_refused_for_every_matrix(kind, pro
         r"gradient of tasks 'one', 'two' by backward passes is 0\.\d+ from .*fault lies in module 'between' \(Module\)"
     )
     with pytest.raises(LandscapeError, match=said):
-        multiplied(average(make(Module(LostFactor.apply)), kind, product))
+        multiplied(average(make(Module(lost_factor)), kind, product))
 
 
 def test_a_gradient_that_is_wrong_has_no_central_differences_either():
     with pytest.raises(LandscapeError, match=r"the gradient of tasks.*'between'"):
-        multiplied(average(make(Module(LostFactor.apply)), product=CentralDifferences()))
+        multiplied(average(make(Module(lost_factor)), product=CentralDifferences()))
 
 
 @pytest.mark.parametrize("kind", [GaussNewton(), Fisher()], ids=lambda kind: type(kind).__name__)
@@ -176,29 +150,20 @@ def test_first_derivatives_through_numpy_are_right_where_only_they_count(kind):
     """A product by two backward passes goes through the derivative of the backward pass in its seed, which numpy does
     not hide here: only cos(x) is cut off.
     """
-    operator = average(make(Module(NumpySine.apply)), kind)
+    operator = average(make(Module(numpy_sine)), kind)
     twin = average(make(Module(torch.sin)), kind)
     torch.testing.assert_close(multiplied(operator), multiplied(twin), rtol=1e-12, atol=1e-14)
-
-
-class Hidden(NumpySine):
-    """sin(x) whose backward pass hides its seed from autograd: J v by two backward passes is 0."""
-
-    @staticmethod
-    def backward(context, slope):
-        (x,) = context.saved_tensors
-        return torch.from_numpy(np.cos(x.detach().numpy()) * slope.detach().numpy())
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).__name__)
 def test_a_seed_that_is_hidden_from_autograd_is_refused_for_every_matrix(kind):
     with pytest.raises(LandscapeError, match=rf"the {kind.label} of tasks 'one', 'two' by backward passes.*'between'"):
-        multiplied(average(make(Module(Hidden.apply)), kind))
+        multiplied(average(make(Module(hidden_sine)), kind))
 
 
 def test_a_fault_in_a_loss_names_its_function():
     problem = make(nn.Tanh())
-    wrong = Task("two", lambda p, y: LostFactor.apply(p - y).mean(1))
+    wrong = Task("two", lambda p, y: lost_factor(p - y).mean(1))
     problem.tasks = (problem.tasks[0], wrong)
     hessians = operators.hessians(problem, *problem.initial(0))
     multiplied(hessians["one"])
@@ -207,7 +172,7 @@ def test_a_fault_in_a_loss_names_its_function():
 
 
 def test_cross_blocks_and_layers_are_looked_at_as_well():
-    block = Location(make(Module(NumpySine.apply)), *make(nn.Tanh()).initial(0)).cross(Shared(), Everything())
+    block = Location(make(Module(numpy_sine)), *make(nn.Tanh()).initial(0)).cross(Shared(), Everything())
     with pytest.raises(LandscapeError, match=r"by backward passes"):
         block @ torch.ones(block.shape[1], dtype=block.dtype)
 
@@ -215,7 +180,7 @@ def test_cross_blocks_and_layers_are_looked_at_as_well():
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize(
     "between",
-    [nn.ReLU(), nn.LeakyReLU(0.5), nn.Hardtanh(), nn.GELU(), Module(Exact.apply), nn.BatchNorm1d(80).eval()],
+    [nn.ReLU(), nn.LeakyReLU(0.5), nn.Hardtanh(), nn.GELU(), Module(exact_square), nn.BatchNorm1d(80).eval()],
     ids=["relu", "leaky", "hardtanh", "gelu", "own function", "batch norm"],
 )
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).__name__)
@@ -255,7 +220,7 @@ def test_half_precision_is_not_refused_and_is_looked_at_in_double(dtype):
     multiplied(average(problem))
     assert len(backward._KNOWN[sufficient(problem)[0]]) == 1
     with pytest.raises(LandscapeError, match=r"fault lies in module 'between'"):
-        multiplied(average(make(Module(LostFactor.apply), dtype)))
+        multiplied(average(make(Module(lost_factor), dtype)))
 
 
 def test_a_value_that_is_detached_on_purpose_is_noted_not_refused():

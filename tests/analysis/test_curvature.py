@@ -22,6 +22,7 @@ from analysis.subsets import Everything, Head, Named, Shared
 from landscape.errors import LandscapeError
 from landscape.problem import Problem, Task
 from tests.analysis import cases, dense
+from tests.analysis.by_hand import by_hand
 
 KINDS = {Hessian(): dense.hessian, GaussNewton(): dense.gauss_newton, Fisher(): dense.fisher}
 ROUNDING = 1e-12
@@ -282,18 +283,8 @@ def _problem_of(model, loss=lambda p, t: ((p - t) ** 2).sum(1), rows=6):
     return Problem(model, [Task("a", loss), Task("b", lambda p, t: p.sum(1))], data, data, micro_batch=2)
 
 
-class Once(torch.autograd.Function):
-    """A square that can be differentiated once."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x**2
-
-    @staticmethod
-    @torch.autograd.function.once_differentiable
-    def backward(ctx, g):
-        return 2 * g * ctx.saved_tensors[0]
+square_once = by_hand("Once", torch.square, lambda slope, x: 2 * slope * x, once=True).apply
+"""A square that can be differentiated once."""
 
 
 class Two(nn.Module):
@@ -307,7 +298,7 @@ class Two(nn.Module):
 
 
 def test_a_loss_without_second_derivative_is_refused_with_the_operation_and_the_task():
-    here, *_ = at(_problem_of(Two(Once.apply)))
+    here, *_ = at(_problem_of(Two(square_once)))
     with pytest.raises(LandscapeError, match=r"loss of task 'a' has no second derivative: the operation Once"):
         here.operator() @ torch.ones(12)
     here, *_ = at(_problem_of(Two(lambda h: torch.cdist(h[:, None], torch.ones(1, 2, 3), p=3)[:, 0])))

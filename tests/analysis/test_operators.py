@@ -17,6 +17,7 @@ from landscape import problems
 from landscape.errors import LandscapeError
 from landscape.problem import Problem, Task
 from tests.analysis import cases
+from tests.analysis.by_hand import by_hand
 
 
 def dense_hessian(problem, theta, buffers, weights):
@@ -280,18 +281,8 @@ def test_a_model_without_shared_parameters_has_no_operator():
         hessians(problem, np.ones(4), np.zeros(0))
 
 
-class Bent(torch.autograd.Function):
-    """x^2 with a backward pass, differentiable as often as one likes, that is of no function: slope_i x_(i - 1)."""
-
-    @staticmethod
-    def forward(context, x):
-        context.save_for_backward(x)
-        return x**2
-
-    @staticmethod
-    def backward(context, slope):
-        (x,) = context.saved_tensors
-        return slope * x.roll(1, 1)
+bent = by_hand("Bent", torch.square, lambda slope, x: slope * x.roll(1, 1)).apply
+"""x^2 with a backward pass, differentiable as often as one likes, that is of no function: slope_i x_(i - 1)."""
 
 
 class Chain(torch.nn.Module):
@@ -308,7 +299,7 @@ class Chain(torch.nn.Module):
 
 class Wrong(torch.nn.Module):
     def forward(self, inputs):
-        return Bent.apply(inputs)
+        return bent(inputs)
 
 
 class Drawing(torch.nn.Module):

@@ -22,6 +22,7 @@ from analysis.subsets import Everything, Head, Named, Shared
 from landscape import problems
 from landscape.errors import LandscapeError
 from landscape.problem import Problem, Task
+from tests.analysis.by_hand import by_hand
 from tests.analysis.cases import KINDS, make
 
 TIGHT = Accuracy(1e-10, 300)
@@ -125,23 +126,13 @@ def test_forward_and_reverse_mode_agree_and_their_mean_is_the_finite_difference_
         np.testing.assert_allclose(forms.mean(0)[i], (rows @ product).numpy(), atol=1e-7)
 
 
-class NoForward(torch.autograd.Function):
-    """x^3, twice differentiable in reverse mode, without a forward derivative."""
-
-    @staticmethod
-    def forward(ctx, x):
-        ctx.save_for_backward(x)
-        return x**3
-
-    @staticmethod
-    def backward(ctx, gradient):
-        (x,) = ctx.saved_tensors
-        return gradient * 3 * x**2
+cube = by_hand("Cube", lambda x: x**3, lambda slope, x: slope * 3 * x**2).apply
+"""x^3, twice differentiable in reverse mode, without a forward derivative."""
 
 
 def test_where_forward_mode_fails_reverse_mode_does_it():
     x = draw(3, 12, [1.0, 1.0])
-    problem = regression(x, lambda p, y: NoForward.apply(p))
+    problem = regression(x, lambda p, y: cube(p))
     theta = np.array([0.3, -0.4])
     forms, method = per_example_forms(problem, theta, np.zeros(0), [2.0], np.eye(2))
     assert method == "reverse mode three times"
