@@ -19,6 +19,7 @@ from landscape.data import Batch, Tree
 from landscape.errors import LandscapeError
 from landscape.modules import buffers_of, own_buffers, parameters_of, unflatten
 from landscape.problem import Problem, arrange
+from landscape.purity import Attributes
 
 Rows: TypeAlias = Callable[..., Tensor]
 """Losses, then metrics, of every example of a batch at each of K points, [K, T + M, B]. `OneByOne`'s also take how many
@@ -93,10 +94,12 @@ class OneByOne:
         self._places = [
             (part, *named) for part in scored.model.modules() for named in part.named_buffers(recurse=False)
         ]
+        self._attributes = Attributes(scored)
         self._scored, self._call = scored, ways.wrapped(scored)
         self._joins: bool | None = None
 
     def __call__(self, thetas: Tensor, buffers: Tensor) -> Rows:
+        self._attributes.put_back()  # nothing that the model made of other parameters is left
         torch._foreach_copy_(self._parameters, list(unflatten(self._problem.layout, thetas[0]).values()))
         kept = _Kept(self._buffers, self._constants | self._problem.buffer_layout.unpack(buffers[0]))
 

@@ -10,19 +10,26 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
-from landscape.back_references import Carry, ways_back
+from landscape.back_references import Carry, remembered, ways_back
 from landscape.errors import LandscapeError
 from landscape.modules import buffers_of, joined, parameters_of, parts, unwrapped
 
 
 def require_bindable(module: nn.Module) -> None:
     """Raises where a module's tensors cannot be exchanged, with the name of the part at fault."""
+    for name, tensor in {**parameters_of(module), **buffers_of(module)}.items():
+        if tensor.is_meta and not is_lazy(tensor):
+            raise LandscapeError(
+                f"{name!r} is on the meta device, without values: expected a model with weights; give it some "
+                "(to_empty, load_state_dict(..., assign=True)) before the problem is made"
+            )
     for name, parameter in parameters_of(module).items():
         if not isinstance(parameter, nn.UninitializedParameter) and parameter.is_inference():
             raise LandscapeError(
@@ -53,7 +60,9 @@ def bind(module: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     Names are those of `parameters_of` and `buffers_of`; tied tensors go by their first name. All else is shared with
     the module, which is not touched: flags and attributes that are set on the bound one stay there. Attributes
     that lead to a part or a tensor of the module (lists, closures, bound methods, objects of the user's) lead to the
-    bound ones. Sparse gradients of embeddings are switched off: they have no second derivative and no place in theta.
+    bound ones; generators of random numbers are copies in the same state. What a module keeps of its weights, as cached
+    properties or until it trains again, is made anew. Sparse gradients of embeddings are switched off: they have no
+    second derivative and no place in theta.
 
     Cost: about that of `torch.func.functional_call`.
     """
@@ -65,8 +74,8 @@ def bind(module: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
             for key, tensor in tensors.items():
                 if tensor is not None:
                     exchanged.setdefault(id(tensor), state.get(joined(name, key), tensor))
-    shells = {id(part): _shell(part) for _, part in named}
     ways = ways_back(root, named)
+    shells = {id(part): _shell(part) for _, part in named}
     for _, part in named:
         shell = shells[id(part)]
         own = shell.__dict__
@@ -79,7 +88,30 @@ def bind(module: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
     carry = Carry(exchanged, ways.objects)
     for part, keys in ((part, ways.attributes.get(id(part), ())) for _, part in named):
         shells[id(part)].__dict__.update({key: carry(part.__dict__[key]) for key in keys})
+    if ways.keeps:
+        forget(shells[id(root)], shells.values())
     return shells[id(root)]
+
+
+def forget(root: nn.Module, every: Collection[nn.Module]) -> None:
+    """Has a module's parts make anew what they keep of their weights: cached properties, and, of those whose `train` is
+    their own, what they keep for evaluations.
+    """
+    for part in every:
+        for name in remembered(type(part)):  # type: ignore[arg-type]
+            part.__dict__.pop(name, None)
+    if any(type(part).train is not nn.Module.train for part in every):
+        modes = [(part, part.training) for part in every]
+        root.train()
+        root.train(False)
+        for part, training in modes:
+            part.training = training
+
+
+def draws_of(module: nn.Module) -> tuple[str, ...]:
+    """Attributes of a module that lead to generators of random numbers."""
+    root = unwrapped(module)
+    return ways_back(root, list(parts(root))).draws
 
 
 def with_own_hooks(module: nn.Module) -> nn.Module:
@@ -106,6 +138,16 @@ def copied(module: nn.Module, device: torch.device | None = None, dtype: torch.d
     own = {name: nn.Parameter(own_copy(p), p.requires_grad) for name, p in parameters_of(module).items()}
     buffers = {name: own_copy(buffer) for name, buffer in buffers_of(module).items()}
     return with_own_hooks(bind(module, {**own, **buffers}))
+
+
+@contextlib.contextmanager
+def without_autocast() -> Iterator[None]:
+    """In the tensors' own number types, whatever `torch.autocast` is in force around."""
+    with contextlib.ExitStack() as stack:
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield
 
 
 @contextlib.contextmanager

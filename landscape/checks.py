@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves, tree_map
 
-from landscape.binding import bind, plain_kernels, uncompiled, with_own_hooks
-from landscape.data import Batch, Tree
+from landscape.binding import bind, plain_kernels, with_own_hooks
+from landscape.data import Batch, Tree, fresh
 from landscape.errors import LandscapeError
-from landscape.modules import buffers_of, own_buffers, parameters_of, parts, unwrapped
+from landscape.modules import own_buffers
+from landscape.purity import calling, untouched
 from landscape.randomness import seeded
 
 
@@ -70,28 +72,32 @@ def _cut(leaf: Any, rows: slice, count: int) -> Any:
     return leaf[rows] if isinstance(leaf, Tensor) and leaf.dim() and len(leaf) == count else leaf
 
 
-def find_culprit(module: nn.Module, inputs: Tree) -> None:
-    """Raises, naming the submodule at fault, unless evaluation is a function of parameters and single examples.
+def find_culprit(module: nn.Module, inputs: Tree) -> Any:
+    """The model's output. Raises, naming the submodule at fault, unless evaluation is a function of parameters and
+    single examples that writes into no parameter.
 
     Three forward passes in evaluation mode: twice the same examples (dropout, noise), then half of them alone (batch
     statistics). The culprit is the innermost submodule whose output changed while its input did not.
     """
     half = max(1, len(tree_leaves(inputs)[0]) // 2)
-    first, again = (_observe(module, inputs, draw) for draw in (0, 1))
+    with untouched(module, "in evaluation mode"):
+        first, again = (_observe(module, inputs, draw) for draw in (0, 1))
     _compare(first, again, None, "draws random numbers in evaluation mode (dropout or noise)")
     if half < len(tree_leaves(inputs)[0]):
         alone = _observe(module, tree_map(lambda leaf: leaf[:half], inputs), 0)
         _compare(first, alone, half, "mixes the examples of a batch in evaluation mode (batch statistics)")
+    return first[-1][3]
 
 
 _Calls = list[tuple[str, str, Any, Any]]
+"""Name and class of every module that was called, its inputs and its output; the model itself comes last."""
 
 
 def _observe(module: nn.Module, inputs: Tree, draw: int) -> _Calls:
     calls: _Calls = []
     bound = with_own_hooks(bind(module, own_buffers(module)).eval())
-    with torch.no_grad(), seeded(draw, "determinism"), _watching(bound, calls), plain_kernels(bound):
-        bound(inputs)
+    with torch.no_grad(), seeded(draw, "determinism"), _watching(bound, calls), plain_kernels(bound), calling():
+        bound(fresh(inputs))
     return calls
 
 
@@ -114,7 +120,9 @@ def _watching(module: nn.Module, calls: _Calls) -> Iterator[None]:
 
 
 def _compare(first: _Calls, second: _Calls, rows: int | None, fault: str) -> None:
-    for (name, kind, given, output), (_, _, given_again, output_again) in zip(first, second, strict=False):
+    others = _numbered(second)
+    for (name, number), (_, kind, given, output) in _numbered(first).items():
+        _, _, given_again, output_again = others.get((name, number), ("", "", given, output))
         if _close(given, given_again, rows) and not _close(output, output_again, rows):
             raise LandscapeError(
                 f"two evaluations at the same parameters differ: module {name!r} ({kind}) {fault}; "
@@ -122,6 +130,16 @@ def _compare(first: _Calls, second: _Calls, rows: int | None, fault: str) -> Non
             )
     if first and not _close(first[-1][3], second[-1][3], rows):
         raise LandscapeError(f"two evaluations at the same parameters differ: something in the model {fault}")
+
+
+def _numbered(calls: _Calls) -> dict[tuple[str, int], tuple[str, str, Any, Any]]:
+    """Calls by the module's name and their number: on other examples a model may leave one out."""
+    counts: Counter[str] = Counter()
+    found = {}
+    for call in calls:
+        found[call[0], counts[call[0]]] = call
+        counts[call[0]] += 1
+    return found
 
 
 def _close(a: Any, b: Any, rows: int | None) -> bool:
@@ -146,70 +164,6 @@ def _close(a: Any, b: Any, rows: int | None) -> bool:
 def _leaves(tree: Any) -> list[Any]:
     """Leaves without their graphs: a loss may have parameters of its own."""
     return [leaf.detach() if isinstance(leaf, Tensor) else leaf for leaf in tree_leaves(tree)]
-
-
-_Losses: TypeAlias = Callable[[Mapping[str, Tensor], Batch], Sequence[Tensor]]
-
-
-def require_same_as_plain(
-    module: nn.Module,
-    theta: Mapping[str, Tensor],
-    batch: Batch,
-    losses: _Losses,
-    of_output: Callable[[Any, Batch], Sequence[Tensor]],
-) -> None:
-    """Raises unless losses and gradients at other parameters are those of the module itself that holds them, forward
-    and backward.
-
-    Cost: two gradients of the batch.
-    """
-    leaves = {name: tensor.detach().clone().requires_grad_() for name, tensor in theta.items()}
-    with torch.enable_grad():
-        found = _with_gradient(losses(leaves, batch), list(leaves.values()))
-        with _holding(unwrapped(module), theta) as plain, plain_kernels(plain), uncompiled():
-            own = parameters_of(plain)
-            expected = _with_gradient(of_output(plain(batch.inputs), batch), [own[name] for name in theta])
-    for name, mine, its in zip(("the losses", *theta), found, expected, strict=True):
-        scale = float(its.double().abs().nan_to_num(0.0, 0.0, 0.0).max()) if its.numel() else 0.0
-        if not torch.allclose(mine, its, 0.0, max(scale, 1e-30) * torch.finfo(its.dtype).eps ** 0.5, equal_nan=True):
-            what = name if name == "the losses" else f"the gradient of {name!r}"
-            raise LandscapeError(
-                f"the model is no function of its parameters: at other parameters, {what} differ from those of the "
-                "module itself with these parameters loaded; expected it to reach its parameters through the modules "
-                "that hold them, in the forward and in the backward pass; keep no copies of them elsewhere"
-            )
-
-
-def _with_gradient(losses: Sequence[Tensor], leaves: Sequence[Tensor]) -> list[Tensor]:
-    """The losses of every example, and the gradient of their sum."""
-    found: Sequence[Tensor | None] = torch.autograd.grad(torch.cat(list(losses)).sum(), leaves, allow_unused=True)
-    filled = [torch.zeros_like(leaf) if g is None else g.to_dense() for leaf, g in zip(leaves, found, strict=True)]
-    return [torch.stack(list(losses)).detach(), *(gradient.detach() for gradient in filled)]
-
-
-@contextmanager
-def _holding(module: nn.Module, theta: Mapping[str, Tensor]) -> Iterator[nn.Module]:
-    """The module itself, in evaluation mode, with other values in its parameters; then all is as it was."""
-    own, attributes = parameters_of(module), [(part, dict(part.__dict__)) for _, part in parts(module)]
-    registered = [(part._buffers, dict(part._buffers)) for _, part in parts(module)]
-    buffers = [(buffer, buffer.detach().clone()) for buffer in buffers_of(module).values()]
-    before = {name: own[name].data for name in theta}
-    try:
-        for name, tensor in theta.items():
-            own[name].data = tensor.detach().clone()
-        yield module.eval()
-    finally:
-        for name, tensor in before.items():
-            own[name].data = tensor
-        for buffer, value in buffers:
-            if not torch.equal(buffer, value):
-                buffer.detach().copy_(value)
-        for kept, then in registered:
-            kept.clear()
-            kept.update(then)
-        for part, then in attributes:
-            part.__dict__.clear()
-            part.__dict__.update(then)
 
 
 def _shape(value: Any) -> str:

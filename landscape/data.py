@@ -87,6 +87,11 @@ class Source:
 
     def __getitem__(self, index: int) -> tuple[Tree, tuple[Tree, ...]]:
         """One example, `(inputs, targets in task order)`, so that a plain `DataLoader` gives batches of them."""
+        if not hasattr(index, "__index__"):
+            raise LandscapeError(
+                f"expected the number of one example, got {type(index).__name__}: take(numpy.arange(first, last)) "
+                "gives several"
+            )
         if not -len(self) <= index < len(self):
             raise IndexError(f"example {index} of {len(self)}")
         batch = self.take(np.array([index % len(self)]))
@@ -95,8 +100,8 @@ class Source:
 
     def freeze(self) -> Batch:
         """Every example once, in order; a data set that changes from one reading to the next is refused."""
-        first = np.arange(min(len(self), 8))
-        if self.take(first).hash() != self.take(first).hash():
+        some = spread(len(self), 16)
+        if self.take(some).hash() != self.take(some).hash():
             raise LandscapeError(
                 f"the {self._what} data set returns other examples when it is read again: expected the "
                 "same example for "
@@ -167,6 +172,16 @@ class Source:
 def _is_plain(dataset: Any) -> TypeGuard[TensorDataset]:
     """Whether its tensors are its examples: a subclass may give something else."""
     return isinstance(dataset, TensorDataset) and type(dataset).__getitem__ is TensorDataset.__getitem__
+
+
+def spread(count: int, most: int) -> np.ndarray[Any, Any]:
+    """Positions of at most so many examples, from the first to the last at even distances."""
+    return np.unique(np.linspace(0, count - 1, min(count, most)).round().astype(np.int64))
+
+
+def fresh(inputs: Tree) -> Tree:
+    """Inputs in containers of their own, out of which a model may take something."""
+    return inputs if isinstance(inputs, Tensor) else tree_map(lambda leaf: leaf, inputs)
 
 
 def by_field(value: Any) -> Mapping[Any, Any] | None:

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -18,6 +19,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from landscape.errors import LandscapeError, failures_of
 from landscape.trajectory import SHARED, Layout, Slot
+
+EXACT = 1 << 53
+_WIDE = (torch.int64, torch.uint64)
 
 PREFIXES = ("module", "_orig_mod")
 """What wrappers put before the names of a module's tensors: parallel and averaged ones, and compiled ones."""
@@ -150,8 +154,9 @@ def mode(module: nn.Module, training: bool) -> Iterator[None]:
 class BufferLayout:
     """Names, shapes and types of a module's persistent buffers, which a snapshot stores as one float64 vector [Q].
 
-    float64 holds every float32 and every integer below 2^53 exactly. Buffers that a module does not save with its
-    state (masks, position numbers) are constants and stay out.
+    float64 holds every float32 and every integer below 2^53 exactly; a complex number is two entries, in a last
+    dimension of its own. Buffers that a module does not save with its state (masks, position numbers) are constants and
+    stay out.
     """
 
     slots: tuple[Slot, ...]
@@ -165,16 +170,24 @@ class BufferLayout:
         """One float64 vector [Q] on the buffers' device."""
         if not self.slots:
             return torch.zeros(0, dtype=torch.float64)
-        return torch.cat([buffers[slot.name].detach().reshape(-1).to(torch.float64) for slot in self.slots])
+        return torch.cat([_real(buffers[slot.name].detach()).reshape(-1).to(torch.float64) for slot in self.slots])
 
     def unpack(self, vector: Tensor) -> dict[str, Tensor]:
         """Tensors of their own (no views) by name."""
         if vector.shape != (self.size,):
             raise LandscapeError(f"expected buffers with {self.size} entries, got {tuple(vector.shape)}")
         return {
-            slot.name: vector[slot.span].reshape(slot.shape).to(dtype, copy=True)
+            slot.name: _of_type(vector[slot.span].reshape(slot.shape), dtype)
             for slot, dtype in zip(self.slots, self.dtypes, strict=True)
         }
+
+
+def _real(tensor: Tensor) -> Tensor:
+    return torch.view_as_real(tensor.resolve_conj()) if tensor.is_complex() else tensor
+
+
+def _of_type(values: Tensor, dtype: torch.dtype) -> Tensor:
+    return torch.view_as_complex(values).to(dtype, copy=True) if dtype.is_complex else values.to(dtype, copy=True)
 
 
 def buffer_layout(module: nn.Module) -> BufferLayout:
@@ -183,9 +196,15 @@ def buffer_layout(module: nn.Module) -> BufferLayout:
     slots, dtypes, offset = [], [], 0
     for name, buffer in buffers_of(module).items():
         if name in saved:
-            slots.append(Slot(name, tuple(buffer.shape), SHARED, offset))
+            if buffer.dtype in _WIDE and buffer.numel() and int(buffer.abs().max()) > EXACT:
+                raise LandscapeError(
+                    f"the buffer {name!r} holds integers above 2^53, which a snapshot cannot store: expected smaller "
+                    "ones, or a constant that is not saved; register it with persistent=False"
+                )
+            shape = tuple(_real(buffer).shape)
+            slots.append(Slot(name, shape, SHARED, offset))
             dtypes.append(buffer.dtype)
-            offset += buffer.numel()
+            offset += math.prod(shape)
     return BufferLayout(tuple(slots), tuple(dtypes))
 
 

@@ -7,19 +7,24 @@ import warnings
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
 from landscape.data import Batch
 from landscape.errors import LandscapeError, LandscapeWarning, failures_of, unknown
+from landscape.purity import require_no_reentrant_checkpoint
 from landscape.randomness import generator
 from landscape.trajectory import SHARED, UNUSED
 
 Leaves: TypeAlias = dict[str, Tensor]
 Losses: TypeAlias = Callable[[Leaves, Batch], Sequence[Tensor]]
 """(tensors of theta by name, examples) -> the losses of every task, [B] each."""
+
+HALF = (torch.float16, torch.bfloat16)
+RAISED = (1.0, 4096.0)
+"""Multiples of losses in half precision whose gradients are looked at: small ones would be rounded to zero."""
 
 NOISE = 0.1
 """How far a tensor of the second theta is from the first, relative to its root mean square."""
@@ -125,21 +130,6 @@ def _warn_of_lost(leaves: Leaves, moved: Leaves, unreached: Sequence[str], losse
         )
 
 
-def _require_no_reentrant_checkpoint(loss: Tensor) -> None:
-    pending, seen = [loss.grad_fn], set[Any]()
-    while pending:
-        node = pending.pop()
-        if node in seen or node is None:
-            continue
-        seen.add(node)
-        if node.name() == "CheckpointFunctionBackward":
-            raise LandscapeError(
-                "the model uses reentrant activation checkpointing, which has no gradients by torch.autograd.grad: "
-                "expected torch.utils.checkpoint.checkpoint(..., use_reentrant=False)"
-            )
-        pending += [before for before, _ in node.next_functions]
-
-
 def _found(name: str, by: Sequence[str], tasks: Sequence[str], stated: Stated) -> str:
     if not by:
         return UNUSED
@@ -177,12 +167,12 @@ class _Seen:
             for number, loss in enumerate(losses(given, batch)):
                 wanted = [name for name in self._names if name in open_to and name not in self._depends[number]]
                 if loss.requires_grad and wanted:
-                    if not self._linked[number]:
-                        _require_no_reentrant_checkpoint(loss)
-                    found = torch.autograd.grad(
-                        loss.sum(), [given[name] for name in wanted], retain_graph=True, allow_unused=True
-                    )
-                    self._note(number, wanted, found)
+                    require_no_reentrant_checkpoint([loss])
+                    for scale in RAISED if loss.dtype in HALF else (1.0,):
+                        found = torch.autograd.grad(
+                            loss.sum() * scale, [given[name] for name in wanted], retain_graph=True, allow_unused=True
+                        )
+                        self._note(number, wanted, found)
 
     def _note(self, number: int, names: Sequence[str], gradients: Sequence[Tensor | None]) -> None:
         there = [(name, gradient) for name, gradient in zip(names, gradients, strict=True) if gradient is not None]

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from landscape.binding import bind, copied, plain_kernels, require_bindable
-from landscape.checks import find_culprit, require_per_example, require_same_as_plain
-from landscape.content import hash_of
-from landscape.data import Batch, Source, Tree, in_order, outline
+from landscape.binding import bind, copied, plain_kernels, require_bindable, without_autocast
+from landscape.checks import find_culprit, require_per_example
+from landscape.content import fingerprint, hash_of
+from landscape.data import Batch, Source, Tree, fresh, in_order, outline, spread
 from landscape.errors import LandscapeError, LandscapeWarning
 from landscape.modules import (
     BufferLayout,
@@ -30,14 +30,23 @@ from landscape.modules import (
     parameters_of,
     trainable,
     unflatten,
+    without_prefixes,
 )
 from landscape.owners import Stated, find_owners, second_theta
+from landscape.purity import (
+    require_no_hooks,
+    require_same_as_plain,
+    require_separate,
+    warn_of_draws,
+)
 from landscape.randomness import seeded
 from landscape.trajectory import SHARED, UNUSED, Layout, Slot
 
 PerExample: TypeAlias = Callable[[Any, Any], Tensor]
 """(prediction [B, ...], target [B, ...]) -> one value an example [B]."""
 
+FEW = 16
+"""Examples that are looked at once, in many ways."""
 RESERVED = (SHARED, UNUSED, "average")
 
 
@@ -104,6 +113,7 @@ class Problem:
             module at fault), a module whose tensors cannot be exchanged.
     """
 
+    @without_autocast()
     @torch.inference_mode(False)
     def __init__(
         self,
@@ -129,6 +139,7 @@ class Problem:
         self._make = None if isinstance(model, nn.Module) else model
         self._first = frozen[:2]
         self.model = self._ready(model) if isinstance(model, nn.Module) else self._made(model, 0)
+        self._prints, self._seeded = _prints(self.model), False
         parameters = trainable(self.model)
         self.dtype = next(iter(parameters.values())).dtype
         self.buffer_layout: BufferLayout = buffer_layout(self.model)
@@ -137,14 +148,15 @@ class Problem:
         self.layout = _layout(parameters, [SHARED] * len(parameters))
         self._unused: tuple[str, ...] = ()
         self.warned = False
-        few = self.evaluation[:16]
-        find_culprit(self.model, few.inputs)
-        require_per_example(self.tasks, self._predict(self._start(), None, few), few)
+        few = self.few
+        output = find_culprit(self.model, few.inputs)
+        require_per_example(self.tasks, arrange(output, self.names), few)
         leaves = unflatten(self.layout, self._start())
         pieces = self.evaluation.pieces(self.micro_batch)
         stated = Stated.of(shared, heads or {})
         owners = find_owners(self.names, leaves, self._losses_of, few, pieces, stated)
         require_same_as_plain(self.model, second_theta(leaves), few, self._losses_of, self._each_loss_of)
+        warn_of_draws(self.model)
         self.layout = _layout(parameters, owners)
         self._unused = tuple(slot.name for slot in self.layout.slots if slot.owner == UNUSED)
 
@@ -152,6 +164,12 @@ class Problem:
     def names(self) -> tuple[str, ...]:
         """Task names, in order."""
         return tuple(task.name for task in self.tasks)
+
+    @property
+    def few(self) -> Batch:
+        """Some evaluation examples, from the first to the last: what is found out once is found out from these."""
+        rows = torch.from_numpy(spread(len(self.evaluation), FEW)).to(self.device)
+        return self.evaluation[rows]
 
     @property
     def metric_names(self) -> tuple[str, ...]:
@@ -185,12 +203,48 @@ class Problem:
         `Recorder(problem, path, seed=seed, model=module)`.
 
         Of a problem made from a function: what the function makes with the global generators seeded, so that seeds
-        have starts of their own; `record` with the same seed starts there too. Of a problem made from a module: a copy
+        have starts of their own; `record` with the same seed starts there too. Frozen parameters, and buffers that are
+        not saved, are those of `problem.model`: they are part of the problem. Of a problem made from a module: a copy
         with the weights that `problem.model` has now, so that all seeds have one start.
+
+        Raises:
+            LandscapeError: a function that returns a module again, or other weights for the same seed, which is looked
+                at once.
         """
         if self._make is None:
             return copied(self.model, self.device, self.dtype)
-        return self._made(self._make, seed).to(self.device, self.dtype)
+        if not self._seeded:
+            self._require_seeded(self._make)
+            self._seeded = True
+        module = self._made(self._make, seed)
+        with torch.no_grad():
+            for name, own in self._constants(module).items():
+                theirs = self._constants(self.model).get(name)
+                if theirs is not None and theirs.shape == own.shape:
+                    own.copy_(theirs)
+        return module.to(self.device, self.dtype)
+
+    def _constants(self, module: nn.Module) -> dict[str, Tensor]:
+        """What is neither part of theta nor stored: frozen parameters, and buffers that a module does not save."""
+        stored = {slot.name for slot in (*self.layout.slots, *self.buffer_layout.slots)}
+        every: dict[str, Tensor] = {**parameters_of(module), **buffers_of(module)}
+        return {name: tensor for name, tensor in every.items() if name not in stored}
+
+    def _require_seeded(self, make: Callable[[], nn.Module]) -> None:
+        again = self._made(make, 0)
+        mine = {id(tensor) for tensor in parameters_of(self.model).values()}
+        if any(id(tensor) in mine for tensor in parameters_of(again).values()):
+            raise LandscapeError(
+                "the model function returned a module that it had returned before: expected a new one at every call, "
+                "so that every seed has a start of its own; make the module inside the function, or give the module "
+                "itself"
+            )
+        if _prints(again) != self._prints:
+            raise LandscapeError(
+                "the model function makes other weights for the same seed: expected all random numbers from the global "
+                "generators of torch, numpy or Python, which are seeded before it is called; make no generator of its "
+                "own in it"
+            )
 
     def read(self, module: nn.Module) -> tuple[Tensor, Tensor]:
         """Copies of the theta [P] and buffers [Q] of a module of this problem's architecture, which may be wrapped."""
@@ -209,6 +263,16 @@ class Problem:
             buffers_of(module)[name].copy_(tensor)
         return module
 
+    def losses_by(self, module: nn.Module, theta: Tensor, batch: Batch, buffers: Tensor) -> Tensor:
+        """As `losses`, by another module of this problem's architecture, which may be wrapped."""
+        state: dict[str, Tensor] = {**unflatten(self.layout, theta), **self.buffer_layout.unpack(buffers)}
+        own = {**parameters_of(module), **buffers_of(module)}
+        if not state.keys() <= own.keys():
+            state = {name: state[bare] for name in own if (bare := without_prefixes(name)) in state}
+        bound = bind(module, {**own_buffers(module), **state}).eval()
+        with without_autocast():
+            return torch.stack(self._each_loss(self.run(bound, batch.inputs), batch))
+
     def bound(self, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor]) -> nn.Module:
         """The model in evaluation mode with these tensors in the place of its own, for as long as anything refers to it
         (`landscape.binding.bind`). It may write into the buffers.
@@ -218,7 +282,7 @@ class Problem:
     def run(self, module: nn.Module, inputs: Tree) -> list[Any]:
         """Predictions in task order of a bound module, in the mode that it is in."""
         with plain_kernels(module):
-            return arrange(module(inputs), self.names)
+            return arrange(module(fresh(inputs)), self.names)
 
     def losses(self, theta: Tensor, batch: Batch, buffers: Tensor | None = None) -> Tensor:
         """Loss of every task on every example, [T, B]: a pure, differentiable function of theta [P].
@@ -255,7 +319,8 @@ class Problem:
 
     def predictions(self, parameters: Mapping[str, Tensor], buffers: Mapping[str, Tensor], inputs: Tree) -> list[Any]:
         """Predictions in task order, in evaluation mode; the module may write into the buffers."""
-        return self.run(self.bound(parameters, buffers), inputs)
+        with without_autocast():
+            return self.run(self.bound(parameters, buffers), inputs)
 
     def warn_of_unused(self, names: Sequence[str], gradients: Sequence[Tensor | None]) -> None:
         """Warns once of unused parameters of which a gradient is not zero."""
@@ -287,12 +352,14 @@ class Problem:
     def _each_loss_of(self, output: Any, batch: Batch) -> list[Tensor]:
         return self._each_loss(arrange(output, self.names), batch)
 
-    def _losses_of(self, parameters: Mapping[str, Tensor], batch: Batch) -> list[Tensor]:
-        return self._each_loss(self.predictions(parameters, self.buffers(), batch.inputs), batch)
+    def _losses_of(self, parameters: Mapping[str, Tensor], batch: Batch, training: bool = False) -> list[Tensor]:
+        bound = self.bound(parameters, self.buffers()).train(training)
+        return self._each_loss(self.run(bound, batch.inputs), batch)
 
     def _each_loss(self, predictions: Sequence[Any], batch: Batch) -> list[Tensor]:
         rows = zip(self.tasks, predictions, batch.targets, strict=True)
-        return [task.loss(prediction, target) for task, prediction, target in rows]
+        with without_autocast():
+            return [task.loss(prediction, target) for task, prediction, target in rows]
 
     def _metrics(self, predictions: Sequence[Any], batch: Batch) -> list[Tensor]:
         rows = zip(self.tasks, predictions, batch.targets, strict=True)
@@ -313,10 +380,18 @@ class Problem:
     def _ready(self, module: nn.Module) -> nn.Module:
         """The module on the problem's device, its lazy parts made whole by two examples."""
         require_bindable(module)
+        require_no_hooks(module)
+        require_separate(module)
         module.to(self.device)
         dtype = next(iter(trainable(module).values())).dtype
         materialise(module, self._first.to(self.device, dtype).inputs)
         return module
+
+
+def _prints(module: nn.Module) -> dict[str, list[int]]:
+    """What parameters and buffers hold, as short numbers."""
+    every: dict[str, Tensor] = {**parameters_of(module), **buffers_of(module)}
+    return {name: fingerprint(tensor).tolist() for name, tensor in every.items()}
 
 
 def arrange(output: Any, names: Sequence[str]) -> list[Any]:

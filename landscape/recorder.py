@@ -16,11 +16,13 @@ import torch
 from torch import Tensor, nn
 
 from landscape import store
+from landscape.data import in_order, outline
 from landscape.errors import LandscapeError
 from landscape.existing import Existing, Now, Refuse
 from landscape.problem import Problem
 from landscape.projection import Kept, Whole
 from landscape.provenance import of_problem
+from landscape.purity import Reference
 from landscape.rates import OfOptimiser
 from landscape.schedules import Every, Schedule, due_since
 from landscape.trajectory import Array, History, Provenance, Snapshot, Trajectory, start_hash
@@ -85,7 +87,9 @@ class Recorder:
         self._problem, self._path, self._when = problem, Path(path), when or Every(50)
         self._model, self._keep, self._existing = model, keep, existing
         self._watch = Watch(problem, self._module, self._moment)
-        self._rate = OfOptimiser(optimizer, self._watch.parameters) if optimizer is not None else None
+        self._rate = None
+        if optimizer is not None:
+            self._rate = OfOptimiser(optimizer, self._watch.parameters, self._watch.every)
         training = {"when": repr(self._when), **({"keep": repr(keep)} if keep.settings() else {})}
         self._who = Provenance(label, label, seed, rate, training=training, **of_problem(problem))  # type: ignore[arg-type]
         self._step = 0
@@ -103,7 +107,10 @@ class Recorder:
             self._watch.begin()
             if self._rate is not None and math.isnan(self._who.rate):
                 self._who = replace(self._who, rate=self._rate.now())
-            theta, buffers = self._exact(*self._problem.read(self._module()))
+            here = self._problem.read(self._module())
+            self._reference = Reference(self._problem, *here)
+            self._reference.require(self._module(), self._moment)
+            theta, buffers = self._exact(*here)
             row = self._keep.row(self._problem.layout, theta)
             now = Now(self._who, self._problem.layout, row, buffers)
             there = self._existing.continued(self._path, now) if self._path.exists() else None
@@ -131,11 +138,11 @@ class Recorder:
         with _ordinary_tensors():
             self._update(gradients)
 
-    def step(self, losses: Tensor | None = None, *, step: int | None = None, rate: float | None = None) -> bool:
+    def step(self, losses: Any = None, *, step: int | None = None, rate: float | None = None) -> bool:
         """Counts one training step; stores a snapshot when the schedule says so, and returns whether it did.
 
         Args:
-            losses: [T], go into the history.
+            losses: one a task, for the history: a tensor [T], or numbers in task order or by task name.
             step: the step's number, larger than the one before; by default the next one. A snapshot is stored where
                 any number since the one before was due.
             rate: the learning rate that this step was made with, for the history.
@@ -146,7 +153,7 @@ class Recorder:
         """
         self._require_open()
         number = self._step + 1 if step is None else step
-        if number <= self._step:
+        if not hasattr(number, "__index__") or number <= self._step:
             raise LandscapeError(
                 f"expected a step number above {self._step}, the last one, got {number}: give numbers that "
                 "grow, or none"
@@ -214,13 +221,20 @@ class Recorder:
         self._path_steps = torch.full_like(self._path_steps, there.path_steps[-1])
         self._path_updates = torch.full_like(self._path_updates, there.path_updates[-1])
 
-    def _row(self, losses: Tensor | None) -> Tensor:
-        count, device = len(self._problem.tasks), self._problem.device
+    def _row(self, losses: Any) -> Tensor:
         if losses is None:
             return self._unknown
-        if losses.shape != (count,):
-            raise LandscapeError(f"expected one loss for each of the {count} tasks, got shape {list(losses.shape)}")
-        return losses.detach().to(device, torch.float64, copy=True)
+        names = self._problem.names
+        if not isinstance(losses, Tensor):
+            numbers = in_order(losses.tolist() if isinstance(losses, np.ndarray) else losses, names)
+            if numbers is not None:
+                with contextlib.suppress(TypeError, ValueError, RuntimeError):
+                    plain = [number.detach() if isinstance(number, Tensor) else number for number in numbers]
+                    losses = torch.tensor([float(number) for number in plain], dtype=torch.float64)
+        if not isinstance(losses, Tensor) or losses.shape != (len(names),):
+            got = f"shape {list(losses.shape)}" if isinstance(losses, Tensor) else outline(losses)
+            raise LandscapeError(f"expected one loss for each of the {len(names)} tasks, got {got}")
+        return losses.detach().to(self._problem.device, torch.float64, copy=True)
 
     def _rate_of(self, given: float | None) -> float:
         if given is None:
@@ -262,6 +276,7 @@ class Recorder:
         self._seconds += time.perf_counter() - self._since if self._step else 0.0
         if self._step:
             self._watch.require()
+            self._reference.require(self._module(), self._moment)
         theta, buffers = self._problem.read(self._module())
         means = self._problem.evaluate(theta, buffers)
         exact, states = self._exact(theta, buffers)

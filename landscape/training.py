@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -17,6 +18,7 @@ from landscape import store
 from landscape.errors import LandscapeError, TrainingDiverged, failures_of
 from landscape.problem import Problem
 from landscape.provenance import provenance
+from landscape.purity import Reference
 from landscape.randomness import seeded
 from landscape.schedules import Every, Schedule
 from landscape.strategies.base import Strategy, require_fit
@@ -67,6 +69,7 @@ def train(
     run = Workspace(
         problem, strategy.optimiser, strategy.states(len(problem.tasks)), Batches(problem, plan.batch_size, seed), after
     )
+    reference = Reference(problem, run.theta, run.flat_buffers())
     watch, pending = _Watch(after.seconds), _Pending(run, after.step, strategy.optimiser.rate)
     for step in range(after.step + 1, plan.steps + 1):
         before = run.shared_theta()
@@ -87,6 +90,7 @@ def train(
                 counters = _Counters(
                     step, run.updates, run.gradients, watch.seconds, float(run.path_steps), float(run.path_updates)
                 )
+                reference.require(run.module, functools.partial("at step {}".format, step))
                 yield _snapshot(problem, run.theta, run.flat_buffers(), counters, pending.take(), run.saved_state())
 
 

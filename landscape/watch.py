@@ -82,6 +82,10 @@ class Watch:
         module = self._module()
         return [_at(module, place) for place in self._places]
 
+    def every(self) -> list[nn.Parameter]:
+        """All parameters of the module, as they are now."""
+        return list(self._found().values())
+
     def look_at_unused(self) -> None:
         """Warns at the first gradient that reaches a parameter of which no evaluation example has one."""
         if self._unused and not self._problem.warned:

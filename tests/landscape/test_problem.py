@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
 from landscape import Independent, LandscapeError, Plan, Problem, Task, train
+from landscape.errors import LandscapeWarning
 from landscape.problem import Evaluation
 from tests.landscape.examples import (
     NAMES,
@@ -599,12 +600,13 @@ def test_nested_inputs_reach_the_model_as_they_are() -> None:
     assert torch.allclose(found.evaluate(found.initial(0)[0]).losses, expected, rtol=1e-5)
 
 
-def test_a_loss_with_a_parameter_of_its_own_is_taken_without_a_warning() -> None:
+def test_a_loss_with_a_parameter_of_its_own_is_taken_and_said_to_be_no_part_of_theta() -> None:
     scale = nn.Parameter(torch.tensor(2.0))
     data = TensorDataset(torch.randn(16, 3, generator=torch.Generator().manual_seed(0)), torch.zeros(16, 1))
 
     def scaled(prediction: Tensor, target: Tensor) -> Tensor:
         return scale * ((prediction - target) ** 2).mean(1)
 
-    made = Problem(nn.Linear(3, 1), [Task("one", scaled)], data, data)
+    with pytest.warns(LandscapeWarning, match=r"no parameters of the model, of shape \[\]: .* no strategy trains them"):
+        made = Problem(nn.Linear(3, 1), [Task("one", scaled)], data, data)
     assert [slot.name for slot in made.layout.slots] == ["weight", "bias"]

@@ -211,6 +211,7 @@ def test_dropout_draws_anew_in_every_sub_step_and_for_every_seed() -> None:
             return outputs
 
     found = problem(middle=lambda: Listening(0.5))
+    masks.clear()
     for seed in (0, 1, 0):
         list(train(found, Independent(ADAM), Plan(4, 6), seed))
     assert len(masks) == 3 * 12  # three sub-steps a step, of 30 bits each, so no two are alike by chance
@@ -283,6 +284,7 @@ def test_a_run_interrupted_inside_a_step_goes_on_from_the_snapshot_before(tmp_pa
         return problem(middle=lambda: nn.Sequential(nn.Dropout(0.3), Stops()))
 
     found, plan, path = build(), Plan(9, 6, Every(2)), tmp_path / "run.h5"
+    calls = 0
     with untouched(found.model), pytest.raises(Interrupted):
         record(found, Independent(ADAM), plan, path)
     assert landscape.open(path).steps.tolist() == [0, 2, 4, 6]
