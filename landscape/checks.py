@@ -31,23 +31,41 @@ class _HasLoss(Protocol):
 def require_per_example(tasks: Sequence[_HasLoss], predictions: Sequence[Any], batch: Batch) -> None:
     """Raises unless every loss and metric gives one value an example, [B], which no other example changes.
 
-    Each is evaluated on all examples and on either half of them alone: three calls.
+    Each is evaluated on all examples and on either part of them alone: three calls. The parts are a third and the rest,
+    whose sizes have no common factor where there are 16: no share of the examples is the same in both.
     """
     count = len(batch)
     for task, prediction, target in zip(tasks, predictions, batch.targets, strict=True):
         for what, function in (("loss", task.loss), *((f"metric {name!r}", f) for name, f in task.metrics.items())):
             called = f"the {what} of task {task.name!r}"
             together = _values(called, function, (prediction, target), count)
-            halves = (slice(count // 2), slice(count // 2, None)) if count > 1 else ()
-            for half in halves:
-                rows = len(range(count)[half])
-                given = tree_map(lambda leaf, half=half: _cut(leaf, half, count), (prediction, target))
-                if not _close(together[half], _values(called, function, given, rows), None):
+            split = _first_part(count)
+            for part in (slice(split), slice(split, None)) if count > 1 else ():
+                rows = len(range(count)[part])
+                given = tree_map(lambda leaf, part=part: _cut(leaf, part, count), (prediction, target))
+                if not _close(together[part], _values(called, function, given, rows), None):
                     raise LandscapeError(
                         f"{called} mixes the examples of a batch: its values for {rows} of {count} examples change "
                         "when they are evaluated without the others; expected each to depend on its own prediction "
                         "and target alone: take no mean, sum or norm over the first dimension, and draw nothing"
                     )
+
+
+def _first_part(count: int) -> int:
+    return max(1, count // 3)
+
+
+def require_alike(tasks: Sequence[_HasLoss], together: Tensor, few: Tensor) -> None:
+    """Raises unless losses [T, B] of examples that were evaluated among many are those that they have among a few."""
+    for task, one, other in zip(tasks, together, few, strict=True):
+        scale = float(other.abs().nan_to_num(0.0, 0.0, 0.0).max()) if other.numel() else 0.0
+        if not torch.allclose(one, other, 0.0, max(scale, 1e-30) * torch.finfo(other.dtype).eps ** 0.5, equal_nan=True):
+            worst = int((one - other).abs().nan_to_num(torch.inf).argmax())
+            raise LandscapeError(
+                f"the loss of task {task.name!r} changes with the other examples of a batch: {float(one[worst]):.6g} "
+                f"in a micro-batch, {float(other[worst]):.6g} among {len(other)} examples; expected each to depend on "
+                "its own example alone: look for capacities, shares or statistics of a batch in the model and the loss"
+            )
 
 
 def _values(called: str, function: Any, given: tuple[Any, Any], count: int) -> Tensor:
@@ -76,16 +94,16 @@ def find_culprit(module: nn.Module, inputs: Tree) -> Any:
     """The model's output. Raises, naming the submodule at fault, unless evaluation is a function of parameters and
     single examples that writes into no parameter.
 
-    Three forward passes in evaluation mode: twice the same examples (dropout, noise), then half of them alone (batch
+    Three forward passes in evaluation mode: twice the same examples (dropout, noise), then a third of them alone (batch
     statistics). The culprit is the innermost submodule whose output changed while its input did not.
     """
-    half = max(1, len(tree_leaves(inputs)[0]) // 2)
+    part = _first_part(len(tree_leaves(inputs)[0]))
     with untouched(module, "in evaluation mode"):
         first, again = (_observe(module, inputs, draw) for draw in (0, 1))
     _compare(first, again, None, "draws random numbers in evaluation mode (dropout or noise)")
-    if half < len(tree_leaves(inputs)[0]):
-        alone = _observe(module, tree_map(lambda leaf: leaf[:half], inputs), 0)
-        _compare(first, alone, half, "mixes the examples of a batch in evaluation mode (batch statistics)")
+    if part < len(tree_leaves(inputs)[0]):
+        alone = _observe(module, tree_map(lambda leaf: leaf[:part], inputs), 0)
+        _compare(first, alone, part, "mixes the examples of a batch in evaluation mode (batch statistics)")
     return first[-1][3]
 
 
@@ -95,7 +113,8 @@ _Calls = list[tuple[str, str, Any, Any]]
 
 def _observe(module: nn.Module, inputs: Tree, draw: int) -> _Calls:
     calls: _Calls = []
-    bound = with_own_hooks(bind(module, own_buffers(module)).eval())
+    with calling():
+        bound = with_own_hooks(bind(module, own_buffers(module)).eval())
     with torch.no_grad(), seeded(draw, "determinism"), _watching(bound, calls), plain_kernels(bound), calling():
         bound(fresh(inputs))
     return calls

@@ -85,8 +85,10 @@ def second_theta(leaves: Leaves, seed: int = 0) -> Leaves:
 
 def find_owners(
     tasks: Sequence[str], leaves: Leaves, losses: Losses, few: Batch, batches: Iterable[Batch], stated: Stated
-) -> list[str]:
-    """The owner of every tensor: as stated; else `shared` where the losses of several tasks depend on it, the one task
+) -> tuple[list[str], Tensor]:
+    """The owner of every tensor, and the losses [T, n] of all batches that were looked at, at the second theta.
+
+    Owners are as stated; else `shared` where the losses of several tasks depend on it, the one task
     where those of one do, `unused` where none does.
 
     A loss depends on a tensor if its gradient is not zero, on a few examples at this theta or on some batch at a theta
@@ -110,7 +112,8 @@ def find_owners(
         seen.look(moved, losses, batch)
     seen.require_each_reaches()
     _warn_of_lost(leaves, moved, [name for name in names if not seen.reached_by(name)], losses, few)
-    return [stated.owner(name) or _found(name, seen.reached_by(name), tasks, stated) for name in names]
+    owners = [stated.owner(name) or _found(name, seen.reached_by(name), tasks, stated) for name in names]
+    return owners, torch.cat(seen.losses[1:], 1) if len(seen.losses) > 1 else torch.zeros(len(tasks), 0)
 
 
 def _warn_of_lost(leaves: Leaves, moved: Leaves, unreached: Sequence[str], losses: Losses, few: Batch) -> None:
@@ -153,6 +156,7 @@ class _Seen:
         self._depends: list[set[str]] = [set() for _ in tasks]
         self._linked: list[set[str]] = [set() for _ in tasks]
         self._zero: list[set[str]] = [set() for _ in tasks]
+        self.losses: list[Tensor] = []
 
     @property
     def certain(self) -> bool:
@@ -164,7 +168,9 @@ class _Seen:
         what = "taking gradients of the model's losses"
         expected = "expected a model that torch.autograd.grad takes"
         with torch.enable_grad(), failures_of(what, expected):
-            for number, loss in enumerate(losses(given, batch)):
+            found_losses = losses(given, batch)
+            self.losses.append(torch.stack([loss.detach() for loss in found_losses]))
+            for number, loss in enumerate(found_losses):
                 wanted = [name for name in self._names if name in open_to and name not in self._depends[number]]
                 if loss.requires_grad and wanted:
                     require_no_reentrant_checkpoint([loss])

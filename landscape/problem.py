@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from landscape.binding import bind, copied, plain_kernels, require_bindable, without_autocast
-from landscape.checks import find_culprit, require_per_example
+from landscape.checks import find_culprit, require_alike, require_per_example
 from landscape.content import fingerprint, hash_of
 from landscape.data import Batch, Source, Tree, fresh, in_order, outline, spread
 from landscape.errors import LandscapeError, LandscapeWarning
@@ -154,8 +154,12 @@ class Problem:
         leaves = unflatten(self.layout, self._start())
         pieces = self.evaluation.pieces(self.micro_batch)
         stated = Stated.of(shared, heads or {})
-        owners = find_owners(self.names, leaves, self._losses_of, few, pieces, stated)
-        require_same_as_plain(self.model, second_theta(leaves), few, self._losses_of, self._each_loss_of)
+        owners, losses = find_owners(self.names, leaves, self._losses_of, few, pieces, stated)
+        second = second_theta(leaves)
+        among_few = require_same_as_plain(self.model, second, few, self._losses_of, self._each_loss_of)
+        rows = torch.from_numpy(spread(len(self.evaluation), FEW)).to(self.device)
+        looked_at = rows < losses.shape[1]
+        require_alike(self.tasks, losses[:, rows[looked_at]], among_few[:, looked_at])
         warn_of_draws(self.model)
         self.layout = _layout(parameters, owners)
         self._unused = tuple(slot.name for slot in self.layout.slots if slot.owner == UNUSED)

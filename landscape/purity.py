@@ -162,17 +162,19 @@ def require_same_as_plain(
     batch: Batch,
     losses: _Losses,
     of_output: Callable[[Any, Batch], Sequence[Tensor]],
-) -> None:
-    """Raises unless losses and gradients at other parameters are those of the module itself that holds them, forward
-    and backward, in evaluation and in training mode. A module that cannot be called in training mode here, as one with
-    statistics of a single example, or that draws from generators of its own, is compared in evaluation mode alone.
+) -> Tensor:
+    """The losses [T, B] at other parameters. Raises unless these and their gradients are those of the module itself
+    that holds the parameters, forward and backward, in evaluation and in training mode. A module that cannot be called
+    in training mode here, as one with statistics of a single example, or that draws from generators of its own, is
+    compared in evaluation mode alone.
 
     Cost: four gradients of the batch.
     """
-    others = _compare_with_plain(module, theta, batch, losses, of_output, training=False)
+    found, others = _compare_with_plain(module, theta, batch, losses, of_output, training=False)
     with contextlib.suppress(_Unlike):
-        again = _compare_with_plain(module, theta, batch, losses, of_output, training=True)
+        _, again = _compare_with_plain(module, theta, batch, losses, of_output, training=True)
         _warn_of_others([other for other in others if any(other is one for one in again)])
+    return found
 
 
 class _Unlike(Exception):
@@ -186,8 +188,8 @@ def _compare_with_plain(
     losses: _Losses,
     of_output: Callable[[Any, Batch], Sequence[Tensor]],
     training: bool,
-) -> list[Tensor]:
-    """In one mode. What else than theta and the examples the losses can be differentiated by."""
+) -> tuple[Tensor, list[Tensor]]:
+    """In one mode: the losses, and what else than theta and the examples they can be differentiated by."""
     leaves = {name: tensor.detach().clone().requires_grad_() for name, tensor in theta.items()}
     when = "in training mode" if training else "in evaluation mode"
     failing = _unlike if training else contextlib.nullcontext
@@ -215,7 +217,7 @@ def _compare_with_plain(
                 "module itself with these parameters loaded; expected it to reach its parameters through the modules "
                 "that hold them, in the forward and in the backward pass; keep no copies of them elsewhere"
             )
-    return [other for other in others if not any(other is leaf for leaf in leaves.values())]
+    return found[0], [other for other in others if not any(other is leaf for leaf in leaves.values())]
 
 
 @contextmanager

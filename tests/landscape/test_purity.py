@@ -347,6 +347,47 @@ def test_what_is_wrong_in_training_alone_is_refused_when_the_problem_is_made(kin
         problem(made(kind))
 
 
+# What other examples change
+
+
+def _share_of_the_batch(prediction: Tensor, target: Tensor) -> Tensor:
+    """Squared errors where there is a label, by the share of the batch that has one."""
+    labelled = (target > 0).float()
+    return squared(prediction, target) * labelled / labelled.mean().clamp(min=1e-3)
+
+
+class Crowded(Net):
+    """Of many examples only so many go through the layer."""
+
+    def between(self, features: Tensor) -> Tensor:
+        fits = (torch.arange(len(features)) < 20)[:, None]
+        return torch.where(fits, super().between(features), features)
+
+
+@pytest.mark.parametrize("what", ["loss", "model"])
+def test_losses_that_change_with_the_size_of_a_batch_are_refused(what: str) -> None:
+    inputs, first, second = examples(256).tensors
+    label = torch.where(torch.arange(256) % 16 < 15, first.abs() + 0.1, -1.0)
+    label[spread_of_16] = label[spread_of_16].abs()  # those that are looked at alone all have one
+    data = TensorDataset(inputs, label if what == "loss" else first, second)
+    tasks = [Task("a", _share_of_the_batch), Task("b", squared)] if what == "loss" else pair()
+    with pytest.raises(LandscapeError, match=r"the loss of task 'a' changes with the other examples of a batch"):
+        Problem(made(Net if what == "loss" else Crowded), tasks, data, data, micro_batch=64)
+
+
+spread_of_16 = np.linspace(0, 255, 16).round().astype(int)
+
+
+def test_a_loss_by_the_share_of_the_batch_that_has_a_label_is_refused() -> None:
+    inputs, first, second = examples(256).tensors
+    late = torch.where(torch.arange(256) % 3 == 0, first.abs() + 0.1, -1.0)
+    data = TensorDataset(inputs, late, second)
+    with pytest.raises(
+        LandscapeError, match=r"the loss of task 'a' mixes the examples of a batch: its values for 5 of 16"
+    ):
+        Problem(made(Net), [Task("a", _share_of_the_batch), Task("b", squared)], data, data)
+
+
 # What is stored of a module
 
 
