@@ -268,12 +268,20 @@ class Problem:
         return module
 
     def losses_by(self, module: nn.Module, theta: Tensor, batch: Batch, buffers: Tensor) -> Tensor:
-        """As `losses`, by another module of this problem's architecture, which may be wrapped."""
+        """As `losses`, by another module of this problem's architecture, which may be wrapped, on another device or in
+        another type.
+        """
         state: dict[str, Tensor] = {**unflatten(self.layout, theta), **self.buffer_layout.unpack(buffers)}
         own = {**parameters_of(module), **buffers_of(module)}
         if not state.keys() <= own.keys():
             state = {name: state[bare] for name in own if (bare := without_prefixes(name)) in state}
-        bound = bind(module, {**own_buffers(module), **state}).eval()
+        kind = {True: self.dtype, False: None}
+        others = {
+            name: tensor.detach().to(self.device, kind[tensor.is_floating_point()], copy=True)
+            for name, tensor in own.items()
+            if name not in state
+        }
+        bound = bind(module, {**others, **state}).eval()
         with without_autocast():
             return torch.stack(self._each_loss(self.run(bound, batch.inputs), batch))
 
