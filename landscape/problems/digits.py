@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.datasets import load_digits
 from torch import Tensor, nn
 from torch.utils.data import TensorDataset
 
@@ -83,6 +82,8 @@ def make(
         raise LandscapeError(f"expected an offset of 0 to {SIDE} pixels, got {offset}")
     if min(width, features, train, evaluation) < 1:
         raise LandscapeError("expected width, features, train and evaluation of 1 or more")
+    from sklearn.datasets import load_digits  # takes as long to import as torch, which every command would wait for
+
     scans = load_digits()
     images, labels = (scans.images / 16).astype(np.float32), scans.target.astype(np.int64)
     order = generator(seed, "digits", "split").permutation(len(labels))
