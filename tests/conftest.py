@@ -11,6 +11,9 @@ os.environ["MPLBACKEND"] = "agg"
 import pytest
 from hypothesis import settings
 
+from figures import static
+from tests import undrawn as stand_in
+
 # No deadline: the first example of a test may compile or import. Derandomised: a red test is red for everybody.
 settings.register_profile("landscape", deadline=None, derandomize=True)
 settings.load_profile("landscape")
@@ -22,3 +25,16 @@ def _a_cache_of_their_own(tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def undrawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures are empty files that differ as their scenes do: for tests of numbers, files and words."""
+    monkeypatch.setattr(static, "render", stand_in.render)
+
+
+@pytest.fixture(params=["undrawn", pytest.param("drawn", marks=pytest.mark.slow)])
+def drawn_if_slow(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that draw everything of a real file: once without the pictures, and, among the slow ones, with them."""
+    if request.param == "undrawn":
+        monkeypatch.setattr(static, "render", stand_in.render)

@@ -9,6 +9,8 @@ import pytest
 import torch
 
 from cli import commands
+from figures import static
+from tests import undrawn as stand_in
 from tests.cli.desk import SHORT, Desk
 
 TOML = """\
@@ -53,11 +55,12 @@ def desk(tmp_path: Path) -> Desk:
 
 @pytest.fixture(scope="session")
 def studied(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A finished study; nobody writes into it."""
+    """A finished study, whose pictures are empty; nobody writes into it."""
     desk = Desk(tmp_path_factory.mktemp("a user's ünïcode folder"))
     (desk.folder / "my settings.toml").write_text(TOML, encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(commands, "STUDY_FORMATS", ["svg"])  # drawing takes longest
+        patch.setattr(commands, "STUDY_FORMATS", ["svg"])
+        patch.setattr(static, "render", stand_in.render)
         desk.do("study", "my settings.toml", "--out", "my study", "--jobs", "1", "--quiet")
     return desk.folder / "my study"
 

@@ -60,7 +60,7 @@ def test_everything_between_the_ends_is_saved_and_told(trained: Desk) -> None:
     assert (near <= far * (1 + 1e-6)).all()
 
 
-def test_what_is_saved_is_drawn_and_reported(trained: Desk) -> None:
+def test_what_is_saved_is_drawn_and_reported(trained: Desk, drawn_if_slow: None) -> None:
     trained.do("connect", *four(), *PROBLEM, *QUICK, "--out", "drawn.h5")
     trained.do("figures", "drawn.h5", "--format", "svg", "--out", "drawn")
     assert {path.stem for path in (trained.folder / "drawn").iterdir()} == {

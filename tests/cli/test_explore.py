@@ -60,7 +60,9 @@ def test_what_is_known_is_not_measured_again(here: tuple[Desk, list[Path]]) -> N
     assert contents(desk.folder) == before
 
 
-def test_movement_is_drawn_against_every_budget_and_beside_walks(here: tuple[Desk, list[Path]]) -> None:
+def test_movement_is_drawn_against_every_budget_and_beside_walks(
+    here: tuple[Desk, list[Path]], drawn_if_slow: None
+) -> None:
     desk, runs = here
     desk.do("explore", *runs, "--out", "moves.h5")
     desk.do("figures", "moves.h5", "--out", "moves", "--format", "png")

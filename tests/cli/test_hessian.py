@@ -31,7 +31,7 @@ def test_a_plan_measures_nothing(full: Desk) -> None:
     assert not (full.folder / "none.h5").exists()
 
 
-def test_everything_is_saved_drawn_and_reported(full: Desk) -> None:
+def test_everything_is_saved_drawn_and_reported(full: Desk, drawn_if_slow: None) -> None:
     words = [
         "--density",
         "--agreement",
@@ -56,7 +56,7 @@ def test_everything_is_saved_drawn_and_reported(full: Desk) -> None:
         assert title in page
 
 
-def test_traces_are_told_saved_drawn_and_not_measured_twice(full: Desk) -> None:
+def test_traces_are_told_saved_drawn_and_not_measured_twice(full: Desk, drawn_if_slow: None) -> None:
     words = [
         "hessian",
         "run.h5",

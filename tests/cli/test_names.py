@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 
 from analysis import archive
+from analysis.recipes import place
 from analysis.results import Training
 from cli import commands, gather
 from figures.marks import Scene
+from landscape import Trajectory, store
 from tests.cli.desk import SHORT, Desk, contents
 
 SMALL = ("--engine", "problem", "--nx", "3", "--ny", "3", "--quiet")
@@ -31,6 +34,12 @@ def awkward(tmp_path_factory: pytest.TempPathFactory) -> tuple[Desk, list[Path]]
     return desk, files
 
 
+@pytest.fixture(scope="module")
+def opened(awkward: tuple[Desk, list[Path]]) -> list[Trajectory]:
+    desk, files = awkward
+    return [store.open(desk.folder / file) for file in files]
+
+
 def labels_of(path: Path, kind: str) -> list[str]:
     return [entry.record.run.label for group, entry in archive.load_all(path).items() if group.startswith(f"{kind}/")]
 
@@ -46,7 +55,7 @@ def labels_of(path: Path, kind: str) -> list[str]:
     ids=["hessian", "theory", "explore", "surface"],
 )
 def test_every_awkward_label_has_results_of_its_own(
-    awkward: tuple[Desk, list[Path]], words: tuple[str, ...], kinds: list[str]
+    awkward: tuple[Desk, list[Path]], words: tuple[str, ...], kinds: list[str], undrawn: None
 ) -> None:
     desk, files = awkward
     name, *options = words
@@ -73,13 +82,8 @@ def test_runs_stand_in_the_order_in_which_they_were_given_whatever_their_labels(
 
 @pytest.mark.parametrize("label", LABELS)
 @pytest.mark.parametrize("step", ["@4", "@first", "@last", ""])
-def test_every_label_can_be_named_as_a_run_at_a_step(awkward: tuple[Desk, list[Path]], label: str, step: str) -> None:
-    from analysis.recipes import place
-    from landscape import store
-
-    desk, files = awkward
-    runs = [store.open(desk.folder / file) for file in files]
-    found = place(f"{label}-0{step}", runs)
+def test_every_label_can_be_named_as_a_run_at_a_step(opened: list[Trajectory], label: str, step: str) -> None:
+    found = place(f"{label}-0{step}", opened)
     assert found.run.provenance.label == label
     assert found.run.steps[found.row] == {"@4": 4, "@first": 0}.get(step, 6)
 
@@ -115,9 +119,10 @@ def test_a_study_keeps_the_labels_that_its_settings_give(desk: Desk, monkeypatch
     assert contents(desk.folder / "study" / "runs") == before
 
 
-@pytest.fixture
-def two(desk: Desk) -> Desk:
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two runs of one label and seed with other rates, one of another seed, and one of another problem."""
+    desk = Desk(tmp_path_factory.mktemp("two"))
     for name, words in {
         "a": (),
         "again": ("--rate", "0.1"),
@@ -126,6 +131,13 @@ def two(desk: Desk) -> Desk:
         "other": ("--set", "tasks=2", "--label", "other"),
     }.items():
         desk.do("train", "quadratic", *SHORT, *words, "--out", f"{name}.h5", "--quiet")
+    return desk.folder
+
+
+@pytest.fixture
+def two(desk: Desk, trained: Path) -> Desk:
+    """A desk with copies of them."""
+    shutil.copytree(trained, desk.folder, dirs_exist_ok=True)
     return desk
 
 

@@ -40,7 +40,7 @@ def projected(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_explore_works_with_projections_and_says_what_it_leaves_out(projected: Path, desk: Desk) -> None:
+def test_explore_works_with_projections_and_says_what_it_leaves_out(projected: Path, desk: Desk, undrawn: None) -> None:
     runs = sorted(projected.glob("*.h5"))
     ran = desk.do("explore", *runs, *QUICK[:-1])
     assert "Distances are estimated from a random projection, with a relative standard error of 0.25." in ran.out
@@ -84,7 +84,7 @@ def test_info_and_check_read_a_projection(projected: Path, desk: Desk) -> None:
     assert landscape.open(projected / "averaged-0.h5").provenance.start in info
 
 
-def test_seeds_with_one_start_are_said_to_have_one(desk: Desk) -> None:
+def test_seeds_with_one_start_are_said_to_have_one(desk: Desk, undrawn: None) -> None:
     for label in ("averaged", "other"):
         for seed in range(3):
             record(desk.folder / f"{label}-{seed}.h5", label, seed, model=False)

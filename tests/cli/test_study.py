@@ -1,8 +1,11 @@
 """A study in one folder: nothing is done twice, and every number can be had by hand from the same runs."""
 
+import base64
 import os
+import re
 import shutil
 from pathlib import Path
+from xml.etree import ElementTree
 
 import h5py
 import pytest
@@ -49,7 +52,7 @@ def test_a_study_writes_what_its_folder_is_said_to_hold(studied: Path) -> None:
     assert failed == []
 
 
-def test_the_same_study_again_does_nothing_twice(copied: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_study_again_does_nothing_twice(copied: Desk, undrawn: None, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "STUDY_FORMATS", ["svg"])
     before = contents(copied.folder)
     ran = copied.do("study", "--out", "study", "--jobs", "1", "--json")
@@ -126,12 +129,37 @@ def test_analyses_by_hand_give_the_study_s_numbers(desk: Desk, studied: Path) ->
         require_same_records(desk.folder / "first.h5", group, theirs, group.replace("principal", "seed-0"))
 
 
-def test_figures_and_report_by_hand_are_the_study_s(desk: Desk, studied: Path) -> None:
+def test_figures_and_report_by_hand_are_the_study_s(desk: Desk, studied: Path, undrawn: None) -> None:
     desk.do("figures", studied, "--out", "drawn", "--format", "svg")
     desk.do("report", studied, "--out", "new folder/page.html")
     drawn = {path.name: path.read_bytes() for path in (desk.folder / "drawn").iterdir()}
     assert drawn == {path.name: path.read_bytes() for path in (studied / "figures").glob("*.svg")}
     assert (desk.folder / "new folder" / "page.html").read_bytes() == (studied / "report.html").read_bytes()
+
+
+SMALLEST = """\
+problem = "quadratic"
+seeds = [0]
+strategies = [{name = "averaged", rate = 0.01}]
+training = {steps = 2, every = 1, batch_size = 4}
+surface = {nx = 3, ny = 3, engine = "problem"}
+hessian = {snapshots = 1, top = 1}
+explore = {null = 0}
+"""
+
+
+def test_the_pictures_of_a_study_are_drawn(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(commands, "STUDY_FORMATS", ["svg"])
+    (desk.folder / "mine.toml").write_text(SMALLEST, encoding="utf-8")
+    told = desk.do("study", "mine.toml", "--out", "study", "--jobs", "1", "--quiet", "--json").json
+    pictures = [ElementTree.parse(desk.folder / path).getroot() for path in told["figures"]]
+    paths = "{http://www.w3.org/2000/svg}path"
+    assert pictures
+    assert all(len(list(picture.iter(paths))) > 10 for picture in pictures)
+    page = (desk.folder / told["report"]).read_text(encoding="utf-8")
+    drawn = [base64.b64decode(text) for text in re.findall(r"data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)", page)]
+    assert len(drawn) >= len(pictures)
+    assert all(len(list(ElementTree.fromstring(picture).iter(paths))) > 10 for picture in drawn)
 
 
 @pytest.mark.slow
@@ -168,30 +196,30 @@ sys.meta_path.insert(0, Refuses())
 """
 
 
-def test_results_are_drawn_and_described_where_torch_is_not_installed(desk: Desk, studied: Path) -> None:
+def test_results_are_drawn_and_described_where_torch_is_not_installed(desk: Desk, runs: Path) -> None:
     (desk.folder / "first").mkdir()
     (desk.folder / "first" / "sitecustomize.py").write_text(WITHOUT_TORCH, encoding="utf-8")
     path = os.pathsep.join([str(desk.folder / "first"), str(ROOT)])
     torch = desk.finish("train", "quadratic", PYTHONPATH=path)
     assert "torch is not installed here" in torch.err
     for words in (
-        ("report", studied, "--out", "page.html", "--quiet"),
-        ("info", studied / "results.h5"),
+        ("report", runs / "results.h5", "--out", "page.html", "--quiet"),
+        ("info", runs / "results.h5"),
     ):
         ran = desk.finish(*words, PYTHONPATH=path)
         assert (ran.status, ran.err) == (0, "")
-    assert (desk.folder / "page.html").read_bytes() == (studied / "report.html").read_bytes()
+    desk.do("report", runs / "results.h5", "--out", "with torch.html")
+    assert (desk.folder / "page.html").read_bytes() == (desk.folder / "with torch.html").read_bytes()
 
 
-def test_a_user_s_own_analysis_and_figures_do_no_harm(desk: Desk, studied: Path) -> None:
+def test_a_user_s_own_analysis_and_figures_do_no_harm(desk: Desk, runs: Path) -> None:
     for name in ("analysis", "figures"):
         (desk.folder / name).mkdir()
         (desk.folder / name / "__init__.py").write_text("raise SystemExit('my own')\n", encoding="utf-8")
     path = os.pathsep.join([".", str(ROOT)])
-    ran = desk.finish("report", studied, "--quiet", PYTHONPATH=path)
+    ran = desk.finish("report", runs / "results.h5", "--quiet", PYTHONPATH=path)
     assert (ran.status, ran.out, ran.err) == (0, "report.html\n", "")
-    run = studied / "runs" / "averaged-0.h5"
-    ran = desk.finish("surface", run, "--nx", "3", "--ny", "3", "--quiet", PYTHONPATH=path)
+    ran = desk.finish("surface", runs / "run.h5", "--nx", "3", "--ny", "3", "--quiet", PYTHONPATH=path)
     assert (ran.status, ran.out, ran.err) == (0, "results.h5\n", "")
 
 

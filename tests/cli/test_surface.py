@@ -38,7 +38,7 @@ def test_words_make_the_groups_they_ask_for(full: Desk, words: tuple[str, ...], 
     assert record.done.all()
 
 
-def test_everything_that_was_asked_is_drawn_and_reported(full: Desk) -> None:
+def test_everything_that_was_asked_is_drawn_and_reported(full: Desk, drawn_if_slow: None) -> None:
     full.do("surface", "run.h5", *SMALL, "--conflict", "--data", "evaluation", "--data", "training", "--out", "new.h5")
     full.do("surface", "run.h5", "--plane", "line", "--engine", "problem", "--nx", "5", "--out", "new.h5")
     full.do("figures", "new.h5", "--format", "svg", "--out", "drawn")

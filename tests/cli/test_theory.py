@@ -86,7 +86,7 @@ def test_what_is_known_is_not_done_again(full: Desk, monkeypatch: pytest.MonkeyP
     assert len(calls) == 4
 
 
-def test_figures_and_report_show_it(full: Desk) -> None:
+def test_figures_and_report_show_it(full: Desk, drawn_if_slow: None) -> None:
     full.do("theory", "run.h5", "--at", "n=2", "--rate", "0.01", "--out", "new.h5")
     full.do("figures", "new.h5", "--format", "svg", "--out", "drawn")
     assert {path.stem for path in (full.folder / "drawn").iterdir()} == {
