@@ -14,8 +14,8 @@ from figures.marks import Scene
 
 FILES = {
     ".svg": b'<svg xmlns="http://www.w3.org/2000/svg" width="1" height="1"><desc>%s</desc></svg>',
-    ".pdf": b"%%PDF-1.4\n%% %s\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj 2 0 obj<</Type/Pages/Kids[]/Count 0>>endobj\n"
-    b"trailer<</Root 1 0 R>>\n",
+    ".pdf": b"%%PDF-1.4\n%% %s\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n"
+    b"2 0 obj<</Type/Pages/Kids[]/Count 0>>endobj\ntrailer<</Root 1 0 R>>\n",
     ".png": bytes.fromhex(
         "89504e470d0a1a0a0000000d4948445200000001000000010800000000"
         "3a7e9b550000000a49444154789c636000000002000148afa4710000000049454e44ae426082"

@@ -73,13 +73,30 @@ def assert_same_bits(a, b):
         assert mine[finite].tobytes() == its[finite].tobytes(), spec.name  # -0.0 is not 0.0
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
-@settings(max_examples=12)
-@given(data=st.data())
+def every_kind(examples):
+    """A test of any records, so many of every kind."""
+
+    def marked(test):
+        test = settings(max_examples=examples)(given(data=st.data())(test))
+        return pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)(test)
+
+    return marked
+
+
+@every_kind(examples=2)
 def test_every_record_comes_back_bit_by_bit_from_the_file_and_from_xarray(tmp_path_factory, kind, data):
-    record = data.draw(records(kind))
+    require_round_trip(tmp_path_factory.mktemp("archive"), data.draw(records(kind)))
+
+
+@pytest.mark.slow
+@every_kind(examples=25)
+def test_many_records_of_every_kind_come_back_bit_by_bit(tmp_path_factory, kind, data):
+    require_round_trip(tmp_path_factory.mktemp("archive"), data.draw(records(kind)))
+
+
+def require_round_trip(folder, record):
     assert_same_bits(archive.from_xarray(archive.to_xarray(record)), record)
-    path = tmp_path_factory.mktemp("archive") / "results.h5"
+    path = folder / "results.h5"
     archive.save(path, {"a/group": Entry(record)})
     assert_same_bits(archive.load(path, "a/group").record, record)
     with xr.open_dataset(path, group="a/group", engine="h5netcdf") as dataset:
@@ -300,7 +317,7 @@ for value in range(1, 10**6):
 """
 
 
-@pytest.mark.parametrize("delay", [0.05, 0.17, 0.31, 0.5])
+@pytest.mark.parametrize("delay", [0.17, *(pytest.param(d, marks=pytest.mark.slow) for d in (0.05, 0.31, 0.5))])
 def test_a_killed_save_leaves_one_whole_state_and_the_next_save_works(tmp_path, delay):
     path = tmp_path / "results.h5"
     process = subprocess.Popen([sys.executable, "-c", KILLED, path], stdout=subprocess.PIPE, text=True)

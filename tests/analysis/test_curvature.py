@@ -42,8 +42,20 @@ def assert_close(found, expected):
     assert (found - expected).norm() <= ROUNDING * max(float(expected.norm()), 1e-3)
 
 
-@pytest.mark.parametrize("case", cases.KINDS)
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).__name__)
+@pytest.mark.parametrize(
+    ("kind", "case"),
+    [
+        # The Hessian of every case and every kind of matrix of one; all of them together are among the slow tests.
+        pytest.param(
+            kind,
+            case,
+            id=f"{type(kind).__name__}-{case}",
+            marks=[pytest.mark.slow] * (kind != Hessian() and case != "batch norm"),
+        )
+        for kind in KINDS
+        for case in cases.KINDS
+    ],
+)
 def test_products_with_a_block_are_those_of_the_matrix_made_by_definition(case, kind):
     problem = cases.make(case)  # micro-batches of 5, 5 and 3 examples
     here, theta, buffers = at(problem)

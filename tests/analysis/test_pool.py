@@ -47,6 +47,7 @@ def end_where_nothing_is_raised(tell):
     time.sleep(3600)
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_ended_where_nothing_can_be_raised_ends_without_a_word(capfd):
     before = time.monotonic()
     with pytest.raises(LandscapeError, match="a worker process was killed"):
@@ -73,6 +74,7 @@ def either(job, path, tell):
     return job(path, tell)
 
 
+@pytest.mark.slow
 def test_a_worker_that_does_not_end_is_killed(tmp_path, monkeypatch):
     monkeypatch.setattr(pool, "_GRACE", 0.2)
     path = tmp_path / "begun"
@@ -107,7 +109,7 @@ def test_results_stand_in_order_and_every_amount_is_told():
 @pytest.mark.parametrize(
     ("kind", "error", "text"),
     [
-        ("input", LandscapeError, r"^expected this, got that; do so$"),
+        pytest.param("input", LandscapeError, r"^expected this, got that; do so$", marks=pytest.mark.slow),
         ("diverged", TrainingDiverged, r"training loss of task 'depth' became nan at step 7"),
         ("killed", LandscapeError, r"a worker process was killed: .*fewer jobs"),
     ],
@@ -122,7 +124,7 @@ def test_the_first_error_ends_all_workers(kind, error, text):
         assert (caught.value.step, caught.value.task) == (7, "depth")
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_each_result_is_given_out_once_as_soon_as_it_is_there(workers):
     given = []
     jobs = [(n, []) for n in range(4)]
@@ -141,7 +143,7 @@ def fail_last(number, folder, tell):
     return number
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_results_before_an_error_are_given_out(workers, tmp_path):
     given = []
 

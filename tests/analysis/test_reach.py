@@ -162,9 +162,9 @@ QUADRATIC = {
     ("surface", "hessian"),
     [
         ({"data": ["training", "evaluation"]}, {"matrix": "fisher"}),
-        ({"data": ["training"]}, {"on": ["all", "theta"]}),
+        pytest.param({"data": ["training"]}, {"on": ["all", "theta"]}, marks=pytest.mark.slow),
         ({"plane": "line", "margin": 0.0}, {"traces": True, "trace": 4, "tasks": ["average"]}),
-        ({"label": "mine"}, {"layers": True}),
+        pytest.param({"label": "mine"}, {"layers": True}, marks=pytest.mark.slow),
     ],
 )
 def test_of_a_finished_study_nothing_is_left_whatever_its_settings(tmp_path, surface, hessian):

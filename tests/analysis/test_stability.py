@@ -118,18 +118,26 @@ PLAIN = [{}, {"momentum": 0.9}, {"momentum": 0.5, "dampening": 0.3}, {"momentum"
 DECAYING = [{**settings, "weight_decay": 0.7} for settings in PLAIN[:2]]
 
 
-@pytest.mark.parametrize("settings", PLAIN + DECAYING, ids=str)
+STRATEGIES = {
+    "averaged": Averaged,
+    "adatask": AdaTask,
+    "alternating": Alternating,
+    "independent": Independent,
+    "grouped": lambda o: Grouped(optimiser=o),
+    "one group": lambda o: Grouped(Count(1), o),
+}
+
+
 @pytest.mark.parametrize(
-    "make",
+    ("make", "settings"),
     [
-        Averaged,
-        AdaTask,
-        Alternating,
-        Independent,
-        lambda o: Grouped(optimiser=o),
-        lambda o: Grouped(Count(1), o),
+        # Each strategy once and each of the settings once; all of them together are among the slow tests.
+        pytest.param(
+            make, settings, id=f"{name}-{settings}", marks=[pytest.mark.slow] * (number != k % len(STRATEGIES))
+        )
+        for number, (name, make) in enumerate(STRATEGIES.items())
+        for k, settings in enumerate(PLAIN + DECAYING)
     ],
-    ids=["averaged", "adatask", "alternating", "independent", "grouped", "one group"],
 )
 def test_the_lines_of_a_task_and_of_the_average_are_where_steps_diverge_or_none_is_stated(make, settings):
     """With the other losses flat, steps of these strategies are steps on one loss alone; with all of them equal, steps
@@ -160,7 +168,11 @@ def test_the_averages_curvature_says_nothing_of_steps_in_turn():
     assert np.isnan(step_line(said(strategy)).values[-1])
 
 
-@pytest.mark.parametrize("settings", PLAIN + DECAYING, ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [*PLAIN[:2], *(pytest.param(settings, marks=pytest.mark.slow) for settings in PLAIN[2:] + DECAYING)],
+    ids=str,
+)
 def test_a_single_task_has_the_line_of_its_own_steps_and_no_other(settings):
     strategy = SingleTask("task2", Optimiser("SGD", lr=0.05, **settings))
     line = step_line(said(strategy, ("task1", "task2", "task3")))

@@ -28,6 +28,7 @@ TINY = {
     "search": {"rates": [0.01, 0.05], "steps": 3},
     "surface": {"nx": 5, "ny": 4},
     "hessian": {"snapshots": 2, "top": 2, "tolerance": 1e-6},
+    "explore": {"null": 9, "resamples": 99},
 }
 RUNS = [f"{label}-{seed}" for label in ("averaged", "independent", "adatask") for seed in (0, 1)]
 
@@ -182,9 +183,13 @@ def test_a_second_run_does_nothing_again(study):
     ("change", "stages"),
     [
         ({"surface": {"nx": 6, "ny": 4}}, ["surface", "surface"]),
-        ({"surface": {"nx": 5, "ny": 4, "margin": 0.3}}, ["surface", "surface"]),
+        pytest.param({"surface": {"nx": 5, "ny": 4, "margin": 0.3}}, ["surface", "surface"], marks=pytest.mark.slow),
         ({"hessian": {"snapshots": 3, "top": 2}}, ["Hessian eigenvalues"]),
-        ({"strategies": TINY["strategies"][:2]}, ON_A_PLANE * 2 + ["exploration", "comparison"]),
+        pytest.param(
+            {"strategies": TINY["strategies"][:2]},
+            ON_A_PLANE * 2 + ["exploration", "comparison"],
+            marks=pytest.mark.slow,
+        ),
         ({"seeds": [0]}, [*ON_A_PLANE, "exploration", "comparison"]),
         ({"strategies": TINY["strategies"][1:] + TINY["strategies"][:1]}, ["exploration", "comparison"]),
     ],
@@ -198,6 +203,7 @@ def test_a_changed_setting_makes_again_what_depends_on_it(study, change, stages)
     assert run(study, chosen).stages == ["training"], "and now it is there"
 
 
+@pytest.mark.slow
 def test_results_after_a_detour_are_those_of_the_straight_way(study, finished):
     run(study, settings(surface={"nx": 7, "ny": 3}, strategies=TINY["strategies"][:2]))
     run(study)
@@ -221,6 +227,7 @@ def test_runs_of_other_settings_are_refused_rather_than_overwritten(study):
     assert marks(study) == before
 
 
+@pytest.mark.slow
 def test_redone_by_hand_the_results_are_the_same_bit_by_bit(study):
     by_hand = bench(study)
     by_hand.surface(settings().surface)
@@ -288,7 +295,11 @@ class Stopping(Told):
             raise self._error
 
 
-@pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("the device is gone")], ids=["Ctrl-C", "an error"])
+@pytest.mark.parametrize(
+    "error",
+    [KeyboardInterrupt(), pytest.param(RuntimeError("the device is gone"), marks=pytest.mark.slow)],
+    ids=["Ctrl-C", "an error"],
+)
 def test_an_interrupted_surface_is_gone_on_with_and_comes_out_the_same(study, error):
     chosen = SurfaceSettings(nx=6, ny=5, engine="problem")
     whole = bench(study, results="whole.h5").surface(chosen)
@@ -418,7 +429,7 @@ def test_explorations_in_the_file_are_those_returned(study):
 SEARCHED = ("search/independent", "search/adatask")
 
 
-@pytest.mark.parametrize("done", [1, 2, 3])
+@pytest.mark.parametrize("done", [pytest.param(1, marks=pytest.mark.slow), 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_an_interrupted_search_tries_only_what_is_missing_and_ends_the_same(tmp_path, monkeypatch, done):
     whole = Study(settings(), tmp_path / "whole", Told())
     chosen = whole.rates()

@@ -34,6 +34,10 @@ ny = 4
 [hessian]
 snapshots = 2
 top = 2
+
+[explore]
+null = 9
+resamples = 99
 """
 
 

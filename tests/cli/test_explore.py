@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -116,9 +117,19 @@ def test_latex_is_tables_with_every_name_set_as_it_stands(here: tuple[Desk, list
     assert "head of task1" in out
 
 
+@pytest.fixture(scope="module")
+def explored(trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Results of two forms of movement, of all of the runs."""
+    desk = Desk(tmp_path_factory.mktemp("explored"))
+    runs = sorted(trained.glob("*.h5"))
+    desk.do("explore", *runs, *QUICK, "--form", "raw", "--form", "relative")
+    return desk.folder / "results.h5"
+
+
 @pytest.mark.parametrize(("form", "suffix"), [("text", "txt"), ("csv", "csv"), ("json", "json"), ("latex", "tex")])
-def test_every_table_goes_into_a_folder(here: tuple[Desk, list[Path]], form: str, suffix: str) -> None:
+def test_every_table_goes_into_a_folder(here: tuple[Desk, list[Path]], explored: Path, form: str, suffix: str) -> None:
     desk, runs = here
+    shutil.copy(explored, desk.folder)
     desk.do("explore", *runs, *QUICK, "--form", "raw", "--form", "relative", "--format", form, "--tables", "new/tables")
     names = {f"{name}.{suffix}" for name in ("runs", "walks", "verdicts", "comparisons")}
     assert {path.name for path in (desk.folder / "new/tables").iterdir()} == names

@@ -75,6 +75,7 @@ def test_training_goes_on_after_an_interruption(
     assert datasets(run) == datasets(whole)
 
 
+@pytest.mark.slow
 def test_training_goes_on_after_kill_9(desk: Desk, whole: Path) -> None:
     run = desk.folder / "run.h5"
     process = desk.start("train", "quadratic", *LONG, "--quiet")
@@ -100,6 +101,7 @@ def test_a_run_that_is_being_written_can_be_read_but_not_written(desk: Desk) -> 
     assert desk.do("info", "run.h5", "--json").json["complete"]
 
 
+@pytest.mark.slow
 def test_a_surface_goes_on_after_an_interruption(desk: Desk, runs: Path) -> None:
     shutil.copy(runs / "run.h5", desk.folder)
     words = ("surface", "run.h5", "--nx", "61", "--ny", "61", "--quiet")
@@ -117,6 +119,7 @@ def test_a_surface_goes_on_after_an_interruption(desk: Desk, runs: Path) -> None
     assert found == archive.load(desk.folder / "whole.h5", "surface/principal").record
 
 
+@pytest.mark.slow
 def test_eigenvalues_can_be_interrupted(desk: Desk) -> None:
     desk.do("train", "quadratic", "--set", "size=200", "--set", "tasks=9", *SHORT)
     desk.do("explore", "run.h5")
@@ -213,6 +216,7 @@ def no_process_left(group: int) -> bool:
     return False
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_nothing(desk: Desk) -> None:
     words = ("train", "digits", "--set", "train=64", "--set", "evaluation=16", "--batch-size", "8")
     words = (*words, "--steps", "24", "--every", "2", "--quiet")
@@ -231,9 +235,9 @@ def test_a_full_disk_loses_nothing(desk: Desk) -> None:
 @pytest.mark.parametrize(
     "line",
     [
-        "train quadratic --out new.h5",
+        pytest.param("train quadratic --out new.h5", marks=pytest.mark.slow),
         pytest.param("surface run.h5 --nx 3 --ny 3 --out new.h5", marks=pytest.mark.slow),
-        "explore run.h5 --out results.h5",
+        pytest.param("explore run.h5 --out results.h5", marks=pytest.mark.slow),
         pytest.param("figures results.h5 --out new --format png", marks=pytest.mark.slow),
         "report results.h5 --out new.html",
         pytest.param("study --problem quadratic --out new", marks=pytest.mark.slow),

@@ -50,7 +50,7 @@ def labels_of(path: Path, kind: str) -> list[str]:
         (("hessian", "--at", "last", "--top", "1"), ["eigenvalues"]),
         pytest.param(("theory", "--at", "last"), ["alternation"], marks=pytest.mark.slow),
         pytest.param(("explore", "--null", "9"), ["training", "movement", "walks"], marks=pytest.mark.slow),
-        (("surface", *SMALL), ["shadow", "feet"]),
+        pytest.param(("surface", *SMALL), ["shadow", "feet"], marks=pytest.mark.slow),
     ],
     ids=["hessian", "theory", "explore", "surface"],
 )

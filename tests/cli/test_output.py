@@ -57,14 +57,14 @@ def test_a_command_says_where_it_wrote(full: Desk, command: str) -> None:
 
 
 @pytest.mark.parametrize("command", LINES)
-def test_quiet_and_json_leave_one_document_and_nothing_else(full: Desk, command: str) -> None:
+def test_quiet_and_json_leave_one_document_and_nothing_else(full: Desk, command: str, undrawn: None) -> None:
     ran = full.do(*LINES[command], "--quiet", "--json")
     assert ran.json
     assert ran.err == ""
 
 
 @pytest.mark.parametrize("command", LINES)
-def test_quiet_leaves_no_progress(full: Desk, command: str) -> None:
+def test_quiet_leaves_no_progress(full: Desk, command: str, undrawn: None) -> None:
     assert full.do(*LINES[command], "--quiet").err == ""
 
 
@@ -119,24 +119,29 @@ def test_a_reader_that_has_read_enough_is_no_error(full: Desk, words: tuple[str,
     assert process.returncode == 0
 
 
-def test_progress_that_nobody_reads_stops_nothing(full: Desk) -> None:
-    with full.start(*LINES["train"]) as process:
+@pytest.mark.parametrize("command", ["report", pytest.param("train", marks=pytest.mark.slow)])
+def test_progress_that_nobody_reads_stops_nothing(full: Desk, command: str) -> None:
+    with full.start(*LINES[command]) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stderr.close()
-        assert process.stdout.read() == "new.h5\n"
+        assert process.stdout.read() == f"{LINES[command][-1]}\n"
     assert process.returncode == 0
-    assert full.do("info", "new.h5", "--json").json["complete"]
+    if command == "train":
+        assert full.do("info", "new.h5", "--json").json["complete"]
 
 
-def test_results_that_cannot_be_written_to_stdout_are_an_error(full: Desk) -> None:
+@pytest.mark.parametrize("name", ["results.h5", pytest.param("run.h5", marks=pytest.mark.slow)])
+def test_results_that_cannot_be_written_to_stdout_are_an_error(full: Desk, name: str) -> None:
     with open("/dev/full", "w", encoding="utf-8") as nowhere:
-        process = full.start("info", "run.h5", "--json", stdout=nowhere)
+        process = full.start("info", name, "--json", stdout=nowhere)
         _, err = process.communicate(timeout=LONG_ENOUGH)
     require_sentence(process.returncode, err, "no room left on the disk")
 
 
-@pytest.mark.parametrize(("problem", "status"), [("make", 0), ("fails_in_training", 2)])
+@pytest.mark.parametrize(
+    ("problem", "status"), [("make", 0), pytest.param("fails_in_training", 2, marks=pytest.mark.slow)]
+)
 def test_a_terminal_gets_a_progress_bar_that_is_taken_away(desk: Desk, problem: str, status: int) -> None:
     screen, terminal = pty.openpty()
     words = ("train", f"{MODELS}:{problem}", "--rate", "0.05", "--steps", "400", "--every", "10")

@@ -91,12 +91,12 @@ def survive(path: Path, whole: Trajectory, kills: int, seed: int) -> None:
     finish(path, whole)
 
 
-def test_what_was_acknowledged_survives_two_kills(whole: Trajectory, tmp_path: Path) -> None:
-    survive(tmp_path / "run.h5", whole, 2, seed=0)
+def test_what_was_acknowledged_survives_a_kill(whole: Trajectory, tmp_path: Path) -> None:
+    survive(tmp_path / "run.h5", whole, 1, seed=0)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("seed", range(1, 5))
+@pytest.mark.parametrize("seed", range(5))
 def test_what_was_acknowledged_survives_many_kills(seed: int, whole: Trajectory, tmp_path: Path) -> None:
     survive(tmp_path / "run.h5", whole, 6, seed)
 
@@ -125,6 +125,7 @@ def test_a_writer_killed_before_its_first_snapshot_leaves_no_file_of_that_name(
     finish(path, whole)
 
 
+@pytest.mark.slow
 def test_the_lock_of_a_killed_writer_goes_when_its_file_is_read(whole: Trajectory, tmp_path: Path) -> None:
     path = tmp_path / "run.h5"
     killed(path, 0)
