@@ -274,9 +274,19 @@ NORMS = [
 ]
 
 
-@pytest.mark.parametrize("wrap", NORMS, ids=["weight norm", "other dimension", "all of it", "spectral"])
+WAYS = [ReverseOverReverse(), ForwardOverReverse(), Linearised()]
+
+
 @pytest.mark.parametrize(
-    "product", [ReverseOverReverse(), ForwardOverReverse(), Linearised()], ids=lambda p: repr(p)[:9]
+    ("wrap", "product"),
+    [
+        # Each normalisation and each way; all of them together are among the slow tests.
+        pytest.param(wrap, product, marks=[pytest.mark.slow] * (way != number % 3), id=f"{name}-{repr(product)[:9]}")
+        for number, (name, wrap) in enumerate(
+            zip(["weight norm", "other dimension", "all of it", "spectral"], NORMS, strict=True)
+        )
+        for way, product in enumerate(WAYS)
+    ],
 )
 def test_normalised_weights_have_the_curvature_of_what_they_compute(wrap, product):
     """Against differences of the gradient, since torch's own double backward of weight normalisation is wrong."""

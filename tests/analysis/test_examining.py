@@ -61,14 +61,17 @@ def records(path):
     return {group: entry.record for group, entry in archive.load_all(path).items()}
 
 
-def test_an_interrupted_run_goes_on_to_the_same_records_and_leaves_nothing_beside_them(run, tmp_path, monkeypatch):
+@pytest.mark.parametrize("every", [1000, pytest.param(250, marks=pytest.mark.slow)])
+def test_an_interrupted_run_goes_on_to_the_same_records_and_leaves_nothing_beside_them(
+    run, tmp_path, monkeypatch, every
+):
     monkeypatch.setattr(examining, "SAVE_EVERY", 0.0)
     whole = desk(run, tmp_path / "whole.h5")
     examine(whole, FULL)
     expected = records(tmp_path / "whole.h5")
     assert len(expected) == 1 + 1 + 2 * 3 * 3 + 2
     products = 0
-    for stop_at in range(15, 20_000, 250):
+    for stop_at in range(15, 20_000, every):
         again = desk(run, tmp_path / "parts.h5", stop_at=stop_at)
         try:
             examine(again, FULL)

@@ -190,7 +190,7 @@ def test_a_second_run_does_nothing_again(study):
             ON_A_PLANE * 2 + ["exploration", "comparison"],
             marks=pytest.mark.slow,
         ),
-        ({"seeds": [0]}, [*ON_A_PLANE, "exploration", "comparison"]),
+        pytest.param({"seeds": [0]}, [*ON_A_PLANE, "exploration", "comparison"], marks=pytest.mark.slow),
         ({"strategies": TINY["strategies"][1:] + TINY["strategies"][:1]}, ["exploration", "comparison"]),
     ],
     ids=["grid", "margin", "snapshots", "fewer strategies", "fewer seeds", "another baseline"],

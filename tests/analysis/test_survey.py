@@ -162,15 +162,20 @@ def test_a_plane_of_other_settings_takes_everything_of_the_old_one_with_it(desk)
 @pytest.mark.parametrize(
     "words",
     [
-        {"plane": "through"},
+        pytest.param({"plane": "through"}, marks=pytest.mark.slow),
         {"plane": "through", "through": ["averaged-0@first", "averaged-0@4", "independent-0@last"]},
         {"plane": "eigenvectors", "tasks": ["first", "picture"]},
         {"plane": "gradients", "subset": "trunk.*", "tasks": ["first", "picture"]},
-        {"plane": "eigenvectors", "subset": "shared", "heads": "refitted", "examples": 32},
+        pytest.param(
+            {"plane": "eigenvectors", "subset": "shared", "heads": "refitted", "examples": 32}, marks=pytest.mark.slow
+        ),
         {"plane": "local", "centre": "independent-0@4"},
-        {"plane": "local", "subset": "trunk.*"},
+        pytest.param({"plane": "local", "subset": "trunk.*"}, marks=pytest.mark.slow),
         {"plane": "random", "centre": "averaged-0@first", "seed": 3},
-        {"plane": "principal", "subset": "shared", "heads": "interpolated", "centre": "averaged-0@first"},
+        pytest.param(
+            {"plane": "principal", "subset": "shared", "heads": "interpolated", "centre": "averaged-0@first"},
+            marks=pytest.mark.slow,
+        ),
         {"plane": "principal", "subset": "shared", "heads": "refitted", "examples": 32},
     ],
     ids=lambda words: " ".join(map(str, words.values())),
@@ -310,6 +315,7 @@ def test_the_plane_of_a_survey_is_the_one_of_the_functions(desk, runs):
     assert isinstance(surface.plane, Plane)
 
 
+@pytest.mark.slow
 def test_other_training_examples_are_measured_anew(desk, runs, tmp_path, monkeypatch):
     both = settings(data=["training"], batch_norm=["reestimated"], subset="shared", heads="refitted", examples=32)
     first = survey.survey(desk, both)

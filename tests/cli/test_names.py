@@ -150,7 +150,13 @@ COMMANDS = {
 }
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command",
+    [
+        pytest.param(command, marks=[pytest.mark.slow] * (command not in ("surface", "hessian", "explore")))
+        for command in COMMANDS
+    ],
+)
 def test_results_of_another_run_of_the_same_name_and_of_another_problem_are_refused(two: Desk, command: str) -> None:
     two.do(command, "a.h5", *COMMANDS[command])
     two.do(command, "a.h5", *COMMANDS[command])  # and the same again is known

@@ -147,7 +147,7 @@ def test_findings_in_words(verdicts: dict[str, str], sentence: str) -> None:
     assert sentence in finding
 
 
-def test_names_are_escaped_everywhere(tmp_path: Path) -> None:
+def test_names_are_escaped_everywhere(tmp_path: Path, drawn_if_slow: None) -> None:
     source = report.write(whole(NASTY, NASTY), tmp_path / "report.html").read_text()
     assert NASTY not in source
     assert source.count("<script") == source.count("</script>") == 15
