@@ -13,6 +13,9 @@ FILES := landscape analysis figures cli benchmarks tests
 # bytecode has to be written, whatever the user's shell says.
 INSTALL := $(BIN)/python -m pip install --quiet --quiet --disable-pip-version-check --no-compile --constraint constraints.txt
 unexport PYTHONDONTWRITEBYTECODE
+# Each process begins with half of the tests, in their order, and takes over some of the other's when it has done its
+# own: what a module or a session shares is mostly made once.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 # An environment of its own: neither the user's path nor the user's site may decide what is imported.
 unexport PYTHONPATH
 export PYTHONNOUSERSITE := 1
@@ -29,13 +32,13 @@ study: $(STAMPS)/runtime  ## install what is needed, run the default study, say 
 	@echo "$(abspath $(OUT))/report.html"
 
 test: $(STAMPS)/dev  ## the quick tests
-	@$(BIN)/python -m pytest -n 2
+	@$(PYTEST)
 
 test-slow: $(STAMPS)/dev $(STAMPS)/bench  ## the tests that take more than a few seconds
-	@$(BIN)/python -m pytest -n 2 -m slow
+	@$(PYTEST) -m slow
 
 test-docs: $(STAMPS)/dev  ## every example of README.md and docs/
-	@$(BIN)/python -m pytest -n 2 -m "slow or not slow" tests/test_docs.py
+	@$(PYTEST) -m "slow or not slow" tests/test_docs.py
 
 lint: $(STAMPS)/dev  ## ruff and mypy; changes nothing
 	@$(BIN)/ruff check $(FILES)
