@@ -41,20 +41,33 @@ _KINKS = re.compile(
 """Operations whose derivatives jump: in less than float64 steps are too long to step over none of the kinks."""
 
 
-@dataclass(frozen=True)
+FAR = 0.5
+"""Derivatives are looked at again where theta has moved by more than this share of its length."""
+
+SAMPLE = 100_000
+"""Entries of theta that tell how far it has moved."""
+
+
+@dataclass(frozen=True, eq=False)
 class _Known:
-    """What was found right: a kind of curvature, or the gradient alone (None), of weighted tasks on some tensors."""
+    """What was found right: a kind of curvature, or the gradient alone (None), of weighted tasks on some tensors, at a
+    theta, of which some entries are kept.
+    """
 
     kind: Kind | None
     weights: tuple[tuple[int, float], ...]
     names: frozenset[str]
+    theta: Tensor
 
     def covers(self, other: _Known) -> bool:
-        """A block of a right matrix is right, and so is a multiple of it."""
-        if not (self.kind == other.kind and other.names <= self.names):
+        """What is right for some tensors is so for a multiple of it, and near it. A block of a matrix is looked at by
+        itself: a small one, all wrong, is next to nothing in the whole.
+        """
+        if not (self.kind == other.kind and self.names == other.names):
             return False
         tasks = tuple(tuple(task for task, _ in one.weights) for one in (self, other))
-        return self.weights == other.weights or (len(tasks[0]) == 1 and tasks[0] == tasks[1])
+        same = self.weights == other.weights or (len(tasks[0]) == 1 and tasks[0] == tasks[1])
+        return same and float((self.theta - other.theta).norm()) <= FAR * float(self.theta.norm())
 
 
 _KNOWN: WeakKeyDictionary[Problem, list[_Known]] = WeakKeyDictionary()
@@ -66,9 +79,9 @@ def require_derivatives(block: Block, second: bool = True) -> list[str]:
 
     They are computed in float64, by a copy of the model where it can be, on at most `EXAMPLES` examples drawn from
     all.
-    Once for a problem, a loss and its parameters: not again at another theta, for a block of the matrix, or for a sum
-    of losses of which each was found right. Where there is nothing to compare, as with a zero Hessian, nothing is taken
-    as known.
+    Once for a problem, a loss and its parameters: not again for a sum of losses of which each was found right, nor at
+    another theta unless that has moved by more than half its length. Where there is nothing to compare, as with a zero
+    Hessian, nothing is taken as known.
 
     Cost: 2 gradients and a product of these examples; of Gauss-Newton and Fisher matrices also 2 forward passes and a
     gradient.
@@ -78,7 +91,9 @@ def require_derivatives(block: Block, second: bool = True) -> list[str]:
     """
     loss, known = block.loss, _KNOWN.setdefault(block.problem, [])
     names = frozenset((*loss.rows.names, *loss.columns.names))
-    asked = _Known(block.kind if second else None, loss.weights, names)
+    theta = loss.local.theta
+    some = theta[:: max(1, len(theta) // SAMPLE)].double().clone()
+    asked = _Known(block.kind if second else None, loss.weights, names, some)
     each = [replace(asked, weights=((task, 1.0),)) for task, _ in loss.weights]
     wanted = [[asked]] if isinstance(block.kind, Fisher) else [[asked], each]
     if any(all(any(one.covers(part) for one in known) for part in parts) for parts in wanted):

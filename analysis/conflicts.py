@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analysis.curvature import Location
 from analysis.pareto import min_norm, pareto_set
+from analysis.precision import sufficient
 from analysis.results import Array, ConflictMap, Plane
 from analysis.subspaces import require_layout
 from analysis.surfaces import Grid
@@ -155,6 +157,8 @@ class _Gauge:
                 "the problem has no shared parameters: expected some that several tasks' gradients reach, for "
                 "gradients that can conflict"
             )
+        Location(problem, plane.origin, plane.buffers).require_gradients()
+        problem, _ = sufficient(problem)
         self.seed = seed
         self._problem, self._index = problem, index_tensor(positions, problem.device)
         self._origin, self._basis, self._buffers = (

@@ -78,9 +78,18 @@ class Location:
         return CrossBlock(self, of, (rows, columns), kind, product)
 
     @torch.inference_mode(False)
+    def require_gradients(self, on: Subset = Shared()) -> None:
+        """Raises where a task's gradient is not that of its loss; see `analysis.backward.require_derivatives`."""
+        for name in self.problem.names:
+            require_derivatives(self.block(name, on, on, Hessian()), second=False)
+
+    @torch.inference_mode(False)
     def gradient(self, of: Weights = AVERAGE, on: Subset = Shared()) -> Tensor:
-        """Gradient [n] of the weighted loss, in float64. Cost: one gradient of all examples."""
+        """Gradient [n] of the weighted loss, in float64, held against differences once. Cost: one gradient of all
+        examples.
+        """
         block = self.block(of, on, on, Hessian())
+        require_derivatives(block, second=False)
         total = torch.zeros(block.loss.rows.size, dtype=torch.float64, device=self.problem.device)
         for batch in block.pieces(self.problem.micro_batch):
             with twice_differentiable():

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from analysis import planes
+from analysis.curvature import Location
 from analysis.heads import CentreHeads, InterpolatedHeads, PlaneHeads
 from analysis.operators import hessians
 from analysis.product_choice import AUTO, Auto
@@ -162,16 +162,11 @@ def local(
 
 
 def full_gradient(problem: Problem, place: Place, task: int) -> Array:
-    """Gradient of one task's mean evaluation loss with respect to theta at a snapshot, [P] in float64."""
-    theta = torch.tensor(place.theta, dtype=problem.dtype, device=problem.device)
-    buffers = torch.tensor(place.buffers, device=problem.device)
-    total = torch.zeros(theta.shape, dtype=torch.float64, device=problem.device)
-    for batch in problem.evaluation.pieces(problem.micro_batch):
-        with torch.enable_grad():
-            there = theta.clone().requires_grad_()
-            (part,) = torch.autograd.grad(problem.task_losses(there, batch, buffers)[task].sum(), there)
-        total += part
-    return np.asarray((total / len(problem.evaluation)).cpu().numpy())
+    """Gradient of one task's mean evaluation loss with respect to theta at a snapshot, [P] in float64, held against
+    differences once.
+    """
+    here = Location(problem, place.theta, place.buffers)
+    return np.asarray(here.gradient(problem.names[task], Everything()).cpu().numpy())
 
 
 def _orthonormal(vectors: Array, what: str) -> Array:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from analysis.curvature import Location
 from analysis.precision import sufficient
 from analysis.results import AVERAGE, Array
 from analysis.subsets import Shared, Subset
@@ -37,6 +38,7 @@ class Neighbourhood:
             )
         problem, _ = sufficient(problem)
         self.problem, self.spans = problem, on.spans(problem.layout)
+        self._on, self._trusted = on, False
         self._index = index_tensor(np.r_[self.spans], problem.device)
         self._theta = torch.tensor(theta, dtype=problem.dtype, device=problem.device)
         self._buffers = torch.tensor(buffers, device=problem.device)
@@ -71,6 +73,7 @@ class Neighbourhood:
     def gradient(self, weights: Sequence[float], move: Tensor | None = None) -> tuple[float, Tensor]:
         """sum_t w_t L_t at theta + move, and its gradient [n], both in float64. One gradient."""
         self.gradients += 1
+        self._require_gradients()
         value, total = 0.0, torch.zeros(self.size, dtype=torch.float64, device=self.device)
         chosen = [(t, w) for t, w in enumerate(weights) if w]
         for batch in self.problem.evaluation.pieces(self.problem.micro_batch):
@@ -88,6 +91,7 @@ class Neighbourhood:
         with one forward pass.
         """
         self.gradients += len(self.problem.tasks) if rows is None else 0
+        self._require_gradients()
         chosen = self.problem.evaluation if rows is None else self.problem.evaluation[rows]
         total = torch.zeros(len(self.problem.tasks), self.size, dtype=torch.float64, device=self.device)
         for batch in chosen.pieces(self.problem.micro_batch):
@@ -100,6 +104,11 @@ class Neighbourhood:
         """The weights of the tasks in every loss of `names`, [T + 1, T]."""
         count = len(self.problem.tasks)
         return np.concatenate([np.eye(count), np.full((1, count), 1 / count)])
+
+    def _require_gradients(self) -> None:
+        if not self._trusted:
+            Location(self.problem, self._theta, self._buffers).require_gradients(self._on)
+            self._trusted = True
 
     def _losses(self, batch: Batch, move: Tensor | None) -> tuple[list[Tensor], Tensor]:
         with torch.enable_grad():

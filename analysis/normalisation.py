@@ -73,7 +73,7 @@ class Reestimated:
         words = f"estimated again at each point, from {min(self.examples, len(problem.train))} training examples"
         words = f"{words}, {self.batch_size} at a time at most"
         kept = self.layers(problem).kept
-        return f"{words}; those of {', '.join(kept)} kept, as in training" if kept else words
+        return f"{words}; those of {', '.join(kept)} are kept" if kept else words
 
     def build(self, problem: Problem) -> Restate | None:
         layers = self.layers(problem)
@@ -109,7 +109,7 @@ class Layers:
     module: nn.Module
     parts: Mapping[str, nn.Module]
     kept: tuple[str, ...]
-    """Layers that record nothing in training."""
+    """Layers that record nothing in training, or are not called."""
 
     @classmethod
     def of(cls, model: nn.Module) -> Layers:
@@ -123,13 +123,14 @@ class Layers:
         return cls(module, training, tuple(name for name in holding if name not in training))
 
     def tried(self, problem: Problem, few: Batch) -> Layers:
-        """The same, with layers that record nothing when they are called among those that are kept.
+        """The same, with layers that record nothing when the model is called, or are not called themselves, among those
+        that are kept.
 
         Raises:
             LandscapeError: no layer is left, or what a layer records depends on what it held before.
         """
         calls, after = self._trial(problem, few, STARTS[0], lambda _, own: own or SOME)
-        still = {name for name in self.parts if calls[name] and _unmoved(after[name], STARTS[0])}
+        still = {name for name in self.parts if not calls[name] or _unmoved(after[name], STARTS[0])}
         recording = {name: part for name, part in self.parts.items() if name not in still}
         found = Layers(self.module, recording, (*self.kept, *(name for name in self.parts if name in still)))
         if not recording:
@@ -138,9 +139,9 @@ class Layers:
                 f"the model has no normalisation layer with running statistics{but}: expected one to estimate again; "
                 "use the frozen statistics"
             )
-        (calls, one), (_, other) = (found._trial(problem, few, start, lambda n, _: 1 / n) for start in STARTS)
+        (_, one), (_, other) = (found._trial(problem, few, start, lambda n, _: 1 / n) for start in STARTS)
         for name, part in recording.items():
-            if calls[name] and not all(map(_same, one[name].values(), other[name].values())):
+            if not all(map(_same, one[name].values(), other[name].values())):
                 raise LandscapeError(
                     f"what the layer {name!r} ({type(part).__name__}) records depends on what it held before: "
                     "expected running = (1 - momentum) * running + momentum * batch; use the frozen statistics"

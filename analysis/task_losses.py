@@ -47,7 +47,7 @@ class TaskLosses:
         self._buffers = torch.tensor(buffers, device=problem.device)
         self._batch = examples.batch.to(problem.device, torch.float64)
         self._told = told
-        self._trusted: set[int] = set()
+        self._trusted: set[tuple[int, bool]] = set()
         self.examples = len(self._batch)
         order = torch.from_numpy(generator(seed, "alternation").permutation(self.examples)).to(problem.device)
         self._blocks = torch.tensor_split(order, block_count(self.examples))
@@ -66,6 +66,7 @@ class TaskLosses:
     @torch.inference_mode(False)
     def gradient(self, theta: Tensor, task: int, without: int = -1) -> Tensor:
         """The gradient of one task's mean loss, [P]. One forward and one backward pass."""
+        self._require_derivatives(theta, task, second=False)
         total, kept = torch.zeros_like(theta), self._kept(without)
         for block in kept:
             for rows in self._pieces(block):
@@ -82,6 +83,8 @@ class TaskLosses:
     def block_gradients(self, theta: Tensor) -> Tensor:
         """Of every task on every block, [B, T, P]. One forward and T backward passes."""
         tasks = range(len(self._problem.tasks))
+        for t in tasks:
+            self._require_derivatives(theta, t, second=False)
         found = theta.new_zeros(len(self._blocks), len(tasks), len(theta))
         for block, rows_of_block in enumerate(self._blocks):
             for rows in self._pieces(block):
@@ -110,7 +113,7 @@ class TaskLosses:
         duals [d, P]. m products by reverse mode over reverse mode, on one graph a micro-batch. Derivatives are held
         against differences first, see `analysis.backward`.
         """
-        self._require_derivatives(theta, task)
+        self._require_derivatives(theta, task, second=True)
         total, paired = torch.zeros_like(vectors), vectors.new_zeros(len(self._blocks), len(vectors), len(duals))
         for block, rows_of_block in enumerate(self._blocks):
             mean = torch.zeros_like(vectors)
@@ -133,12 +136,12 @@ class TaskLosses:
         squares: Tensor = torch.tensordot(self.shares, influences**2, 1)
         return (squares / (len(influences) - 1)).sqrt()
 
-    def _require_derivatives(self, theta: Tensor, task: int) -> None:
-        if task not in self._trusted:
-            self._trusted.add(task)
+    def _require_derivatives(self, theta: Tensor, task: int, second: bool) -> None:
+        if self._trusted.isdisjoint({(task, second), (task, True)}):
+            self._trusted.add((task, second))
             here = Location(self._given, theta, self._buffers, self._batch)
             with _twice():
-                require_derivatives(here.block(self._given.names[task], Everything(), Everything(), Hessian()))
+                require_derivatives(here.block(self._given.names[task], Everything(), Everything(), Hessian()), second)
 
     def _kept(self, without: int) -> list[int]:
         return [block for block in range(len(self._blocks)) if block != without]

@@ -10,19 +10,24 @@ from torch import nn
 from torch.nn.utils import parametrizations
 from torch.utils.data import TensorDataset
 
-from analysis import backward, operators, spectra
+import landscape
+from analysis import backward, conflicts, directions, examples, gradients, operators, planes, spectra, surfaces
 from analysis.curvature import Location
 from analysis.kinds import Fisher, GaussNewton, Hessian
+from analysis.neighbourhood import Neighbourhood
 from analysis.precision import sufficient
 from analysis.products import CentralDifferences, ForwardOverReverse, Linearised, ReverseOverReverse
 from analysis.results import AVERAGE
-from analysis.subsets import Everything, Shared
+from analysis.subsets import Everything, Named, Shared
+from analysis.subspaces import Frame, Place
+from analysis.task_losses import TaskLosses
 from landscape.errors import LandscapeError
 from landscape.problem import Problem, Task
 from tests.analysis import cases, dense
 from tests.analysis.by_hand import by_hand
 
 REFERENCE = ReverseOverReverse()
+SGD = landscape.Optimiser("SGD", lr=1e-3)
 KINDS = (Hessian(), GaussNewton(), Fisher())
 
 
@@ -73,12 +78,12 @@ class Net(nn.Module):
         return {"one": self.one(late), "two": self.two(late)}
 
 
-def make(between, dtype=torch.float64, examples=23, **about):
+def make(between, dtype=torch.float64, count=23, **about):
     rng = torch.Generator().manual_seed(3)
     data = TensorDataset(
-        torch.randn(examples, 4, generator=rng),
-        torch.randint(0, 3, (examples,), generator=rng),
-        torch.randn(examples, 1, generator=rng),
+        torch.randn(count, 4, generator=rng),
+        torch.randint(0, 3, (count,), generator=rng),
+        torch.randn(count, 1, generator=rng),
     )
     with torch.random.fork_rng():
         torch.manual_seed(1)
@@ -185,7 +190,7 @@ def test_cross_blocks_and_layers_are_looked_at_as_well():
 )
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: type(kind).__name__)
 def test_kinks_and_functions_of_ones_own_that_are_right_are_not_refused(between, dtype, kind):
-    problem = make(between, dtype, examples=300, width=80)
+    problem = make(between, dtype, count=300, width=80)
     operator = average(problem, kind)
     multiplied(operator)
     assert operator.notes == ()
@@ -234,7 +239,7 @@ def test_a_value_that_is_detached_on_purpose_is_noted_not_refused():
         assert multiplied(operator).isfinite().all()
 
 
-def test_derivatives_are_looked_at_once_for_a_loss_and_cover_blocks_sums_and_other_thetas(monkeypatch):
+def test_derivatives_are_looked_at_once_for_a_loss_and_cover_sums_and_other_thetas(monkeypatch):
     looked = []
     inner = backward.compared
     monkeypatch.setattr(backward, "compared", lambda line: looked.append(line) or inner(line))
@@ -252,6 +257,90 @@ def test_derivatives_are_looked_at_once_for_a_loss_and_cover_blocks_sums_and_oth
     multiplied(average(problem, Fisher()))
     multiplied(average(problem, on=Everything()))
     assert len(looked) == 4, "another matrix, and more parameters"
+    multiplied(average(problem, on=Named("first.*")))
+    assert len(looked) == 5, "a block"
+    multiplied(Location(problem, 3 * theta, buffers).operator(AVERAGE, product=REFERENCE))
+    assert len(looked) == 6, "a theta far away"
+
+
+class Apart(nn.Module):
+    """A large part, and a small one of which the second derivative is wrong."""
+
+    def __init__(self):
+        super().__init__()
+        self.large, self.small = nn.Linear(4, 3), nn.Linear(4, 3)
+        self.one, self.two = nn.Linear(3, 3), nn.Linear(3, 1)
+
+    def forward(self, inputs):
+        late = 30 * torch.tanh(self.large(inputs)) + 1e-3 * numpy_sine(self.small(inputs))
+        return {"one": self.one(late), "two": self.two(late)}
+
+
+def test_a_small_block_is_looked_at_by_itself():
+    template = make(nn.Tanh())
+    torch.manual_seed(1)
+    problem = Problem(Apart().double(), template.tasks, template.train._dataset, template.train._dataset, micro_batch=9)
+    multiplied(average(problem))  # in which nothing of it is seen
+    with pytest.raises(LandscapeError, match=r"the Hessian of tasks 'one', 'two' by backward passes"):
+        multiplied(average(problem, on=Named("small.*")))
+
+
+def switching(x):
+    """x^2, of which the backward pass is right up to 2."""
+    return by_hand("Switching", torch.square, lambda slope, x: slope * torch.where(x.abs() < 2, 2 * x, x)).apply(x)
+
+
+def test_a_regime_that_is_reached_later_is_looked_at():
+    problem = make(Module(switching))
+    theta, buffers = problem.initial(0)
+    multiplied(average(problem))
+    with pytest.raises(LandscapeError, match=r"the gradient of tasks 'one', 'two' by backward passes"):
+        multiplied(Location(problem, 6 * theta, buffers).operator(AVERAGE, product=REFERENCE))
+
+
+def plane_of_gradients(problem, place):
+    directions.gradients(problem, place, ("one", "two"))
+
+
+def conflict_map(problem, place):
+    plane = planes.spanned(Frame.at(place, Shared()), np.eye(2, problem.layout.size), "axes", ("first", "second"))
+    conflicts.measure(problem, plane, surfaces.Grid(3))
+
+
+def agreement_of_gradients(problem, place):
+    gradients.gradients_at(Neighbourhood(problem, place.theta, place.buffers), [torch.arange(23)])
+
+
+def of_blocks(problem, place):
+    losses = TaskLosses(problem, place.buffers, examples.evaluation(problem), 0, lambda count: None)
+    losses.gradient(torch.tensor(place.theta), 0)
+
+
+@pytest.mark.parametrize("use", [plane_of_gradients, conflict_map, agreement_of_gradients, of_blocks])
+def test_a_gradient_without_an_operator_is_looked_at_as_well(use, tmp_path):
+    """A snapshot of a model whose backward pass gives half of what is right, and of one whose is right."""
+    for function, failing in ((exact_square, False), (lost_factor, True)):
+        problem = make(Module(function))
+        run = landscape.record(problem, landscape.Averaged(SGD), landscape.Plan(1, 8), tmp_path / f"{failing}.h5")
+        place = Place(run, 0)
+        if failing:
+            with pytest.raises(LandscapeError, match=r"the gradient of task 'one' by .*fault lies in module 'between'"):
+                use(problem, place)
+        else:
+            use(problem, place)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_gradients_in_half_precision_are_those_of_float32(dtype, tmp_path):
+    problem = make(nn.Tanh(), dtype)
+    loss = problem.tasks[0].loss
+    problem.tasks = (Task("one", lambda p, y: 1e-6 * loss(p, y)), problem.tasks[1])
+    run = landscape.record(problem, landscape.Averaged(SGD), landscape.Plan(1, 8), tmp_path / "run.h5")
+    found = directions.full_gradient(problem, Place(run, 0), 0)
+    exact = problem.to(dtype=torch.float64)
+    theta = torch.tensor(run.theta[0], dtype=torch.float64, requires_grad=True)
+    (right,) = torch.autograd.grad(exact.losses(theta, exact.evaluation)[0].mean(), theta)
+    np.testing.assert_allclose(found, right, rtol=1e-4, atol=1e-10)  # both at the same theta, one in float32
 
 
 def test_a_check_takes_two_gradients_and_a_product(monkeypatch):
