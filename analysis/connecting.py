@@ -237,7 +237,8 @@ class _Connection:
             with results.stage("separation", 1) as note:
                 parting = separation.Parting(self._chosen.threshold, seed=self._chosen.seed)
                 found = separation.separation(group, subsets.parse(self._chosen.subset), parting)
-                results.save({name: Entry(one, made[name]) for name, one in zip(made, found, strict=True)})
+                entries = {name: Entry(one, made[name]) for name, one in zip(made, found, strict=True)}
+                results.save(entries, drop=self._desk.outgrown(["separation"]))
                 note(f"{len(group)} runs of seed {group[0].provenance.seed}")
 
     def _refuse(self, error: LandscapeError) -> None:

@@ -159,6 +159,15 @@ class Desk:
             if group in there and not (self._may_go(there[group], made) and may_replace(made, there[group])):
                 archive.refuse_place(self.results.path, group, made, there[group], advice)
 
+    def outgrown(self, kinds: Sequence[str]) -> list[str]:
+        """Groups of these kinds that the file holds of one of these runs before it had grown."""
+        return [
+            group
+            for group, made in archive.provenances(self.results.path).items()
+            if group.split("/")[0] in kinds
+            and any(self.hashes.get(name, digest) != digest for name, (digest, _) in runs_of(made).items())
+        ]
+
     def _may_go(self, old: Provenance, made: Provenance) -> bool:
         return runs_of(old).keys() in (set(), runs_of(made).keys()) or (self.study and may_be_of_a_study(old))
 
