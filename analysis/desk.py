@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -200,6 +202,20 @@ def identity(problem: Problem) -> dict[str, Any]:
 def group_of(run: Trajectory) -> str:
     """A run's name in the results file, whatever its user called it."""
     return archive.distinct_name(run.name)
+
+
+_OF_A_RUN = re.compile(r".*-(\d+|[0-9a-f]{8})(_\d+)?")
+"""What runs are called in the results file, and runs at a step."""
+
+
+def pair_of(first: str, second: str) -> str:
+    """`FIRST-SECOND` for two runs, or two runs at a step, by their names in the results file; with a checksum where the
+    same text could be two others', as `m-0-m-0-n-0`.
+    """
+    text = f"{first}-{second}"
+    dashes = [place for place, letter in enumerate(text) if letter == "-"]
+    ways = [d for d in dashes if _OF_A_RUN.fullmatch(text[:d]) and _OF_A_RUN.fullmatch(text[d + 1 :])]
+    return text if len(ways) == 1 else f"{text}-{zlib.crc32(f'{first}/{second}'.encode()):08x}"
 
 
 def _began_as(run: Trajectory, digest: str, count: int) -> bool:
