@@ -166,8 +166,8 @@ class _Connection:
         self._desk.require_places(groups, self._made({}), advice)
 
     def _drop_others(self) -> None:
-        """What was measured between other points, or at other places and under other conditions, would be taken for what
-        this title is of now.
+        """What was measured between other points, or at other places and under other conditions, would be taken for
+        what this title is of now.
         """
         now = {"places": self._names, **self._settings(*(name for name in OF_THE_PATHS if name != "engine"))}
         old = [

@@ -48,7 +48,7 @@ def line_of(run: Trajectory, preconditioned: bool = False) -> StepLine:
 
 @dataclass(frozen=True)
 class _Limit:
-    """The curvature at which an optimiser's steps diverge, less `decay` for every time that a step decays the weights."""
+    """The curvature at which an optimiser's steps diverge, less `decay` for every decay of the weights in a step."""
 
     value: float
     decay: float

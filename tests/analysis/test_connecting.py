@@ -136,11 +136,9 @@ def test_lines_beside_each_other_are_of_the_same_places_and_conditions(desk, cha
 
 
 def test_where_two_runs_part_is_kept_once_in_whatever_order_they_are_given(desk, runs):
-    other = [
-        training.record(desk.problem, Averaged(Optimiser("SGD", lr=0.01)), training.Plan(4, 16, Every(2)), path, label="b")
-        for path in [desk.results.path.with_name("b-0.h5")]
-    ]
-    for order in ([runs[0], *other], [*other, runs[0]]):
+    strategy, plan = Averaged(Optimiser("SGD", lr=0.01)), training.Plan(4, 16, Every(2))
+    other = training.record(desk.problem, strategy, plan, desk.results.path.with_name("b-0.h5"), label="b")
+    for order in ([runs[0], other], [other, runs[0]]):
         connecting.connect(Desk(desk.name, order, desk.results.path, Told()), settings(batch_norm=["frozen"]))
     assert held(desk, "separation") == {"separation/b-0-averaged-0"}
 
@@ -162,7 +160,8 @@ def test_runs_whose_names_joined_coincide_have_separations_and_curves_of_their_o
     problem, made = problems.load("quadratic"), []
     for number, label in enumerate(labels):
         strategy = Averaged(Optimiser("SGD", lr=1e-3 * (number + 1)))
-        made.append(training.record(problem, strategy, training.Plan(4, 8, Every(2)), tmp_path / f"{label}.h5", label=label))
+        path, plan = tmp_path / f"{label}.h5", training.Plan(4, 8, Every(2))
+        made.append(training.record(problem, strategy, plan, path, label=label))
     desk = Desk(ProblemName(name="quadratic"), made, tmp_path / "results.h5", Told())
     connecting.connect(desk, settings(curve=True, curve_steps=3, batch_size=8, examples=16))
     pairs = {frozenset((one, other)) for one in labels for other in labels if one != other}

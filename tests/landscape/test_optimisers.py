@@ -156,7 +156,7 @@ def test_settings_that_are_tensors_or_numbers_of_numpy_are_kept_as_plain_ones(gi
 
 @pytest.mark.parametrize("given", [{"lr": torch.tensor(float("nan"))}, {"eps": np.float32("inf")}], ids=str)
 def test_settings_that_are_not_finite_are_refused_however_they_are_given(given: dict[str, Any]) -> None:
-    with pytest.raises(LandscapeError, match="expected finite settings of Adam, got (lr=nan|eps=inf)"):
+    with pytest.raises(LandscapeError, match=r"expected finite settings of Adam, got (lr=nan|eps=inf)"):
         Optimiser("Adam", **given)
 
 
