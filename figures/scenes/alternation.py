@@ -84,13 +84,17 @@ def alternation_remainder(records: Sequence[Alternation], order: Sequence[str] =
     powers = finite([r.remainder_order[r.done.astype(bool)] for r in records])
     caption = sentences(
         "|measured \u2212 predicted| over the squared learning rate, against the rate, one line a snapshot; both axes "
-        "are logarithmic. Dashed: in proportion to the rate, as a remainder of third order has to fall.",
+        "are logarithmic. Dashed: in proportion to the rate, as a remainder of third order has to fall."
+        if groups
+        else "",
         f"The remainder falls with the power {np.median(powers):.2f} of the rate at the end of the ladder (median of "
         f"{powers.size}; 3 in theory)."
         if powers.size
         else "",
         "A line that is level, or rises towards small rates, does not follow the theory: kinks of the loss, or "
-        "rounding.",
+        "rounding."
+        if groups
+        else "",
         f"There is no remainder, and nothing is drawn: {listed(none)}." if none else "",
         what(records),
         left_out(records),

@@ -18,6 +18,7 @@ from figures.marks import Band, Contours, Line, Path, Points, Relief, lone
 from tests.figures import curvature, records
 from tests.figures.test_alternation_scenes import record
 from tests.figures.test_conflict_scenes import conflict
+from tests.figures.test_connection_scenes import path_losses
 from tests.figures.test_faithfulness_scenes import feet
 from tests.figures.test_movement_scenes import displacements, moved, walk
 
@@ -379,3 +380,18 @@ TIGHT = {
 @pytest.mark.parametrize("name", TIGHT)
 def test_ticks_do_not_touch_and_labels_are_on_the_paper(name):
     assert clear(TIGHT[name]())
+
+
+@pytest.mark.parametrize(("tasks", "pairs", "views"), [(1, 4, 1), (3, 4, 4), (7, 2, 8), (20, 1, 16)])
+def test_paths_of_many_tasks_fit_a_page(tasks, pairs, views):
+    names = (*MANY[:tasks], "average") if tasks > 1 else MANY[:1]
+    excess = np.tile(np.arange(1.0, len(names) + 1)[:, None] * np.array([0.0, 1.0, 2.0, 1.0, 0.0]), (6, 1, 1))
+    ends = {"starts": ("a",) * 6, "ends": tuple("bcdefg"), "length": np.ones(6), "done": np.ones(6, bool)}
+    arrays = {"loss": 1 + excess, "stderr": excess, "excess": excess, "excess_stderr": excess}
+    scene = scenes.paths([path_losses(views=names, **ends, **arrays)])
+    assert static.size(scene)[1] < 260
+    assert len(scene.panels) == pairs * views
+    assert scene.panels[-1].title == f"{pairs}: {names[-1]}"
+    assert ("Of 21 losses the 16 that range furthest" in scene.caption) == (tasks == 20)
+    if tasks == 20:
+        assert [panel.title for panel in scene.panels] == [f"1: {name}" for name in names[5:]]
