@@ -56,6 +56,21 @@ class Adaptive:
                 f"{self.tolerance:g}, {self.budget:g} and {self.held_out}"
             )
 
+    def most(self, nx: int, ny: int) -> int:
+        """Points of a grid of nx by ny that are measured at most, those held out among them.
+
+        Raises:
+            LandscapeError: too few for a fit that is judged.
+        """
+        most = int(self.budget * nx * ny + 1e-9)
+        if most < FEWEST + self.held_out:
+            raise LandscapeError(
+                f"a budget of {self.budget:.0%} of {nx} by {ny} points allows {most} evaluations: expected "
+                f"{FEWEST + self.held_out} or more, {self.held_out} held out and {FEWEST} for the fit; give a larger "
+                "budget, or measure every point"
+            )
+        return most
+
 
 def refine(
     problem: Problem,
@@ -152,13 +167,7 @@ class _Lattice:
     @classmethod
     def of(cls, grid: Grid, choice: Adaptive) -> _Lattice:
         ny, nx = grid.shape
-        most = int(choice.budget * nx * ny + 1e-9) - choice.held_out
-        if most < FEWEST:
-            raise LandscapeError(
-                f"a budget of {choice.budget:.0%} of {nx} by {ny} points allows {most + choice.held_out} evaluations: "
-                f"expected {FEWEST + choice.held_out} or more, {choice.held_out} held out and {FEWEST} for the fit; "
-                "give a larger budget, or measure every point"
-            )
+        most = choice.most(nx, ny) - choice.held_out
         side = min(SIDE, math.isqrt(most // 2))
         columns, rows = (np.unique(np.linspace(0, n - 1, min(side, n)).round().astype(int)) for n in (nx, ny))
         centre = grid.y.index(0.0) * nx + grid.x.index(0.0)

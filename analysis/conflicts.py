@@ -82,6 +82,15 @@ def mapping(
         yield found.record(problem, plane, grid, gauge)
 
 
+def require_shared(problem: Problem) -> None:
+    """Raises where there is nothing that gradients of several tasks reach."""
+    if not problem.layout.count():
+        raise LandscapeError(
+            "the problem has no shared parameters: expected some that several tasks' gradients reach, for gradients "
+            "that can conflict"
+        )
+
+
 @dataclass(frozen=True, eq=False)
 class _Agreement:
     """What is known of one point."""
@@ -151,12 +160,8 @@ class _Gauge:
 
     def __init__(self, problem: Problem, plane: Plane, seed: int) -> None:
         require_layout(plane, problem.layout)
+        require_shared(problem)
         positions = problem.layout.index()
-        if not len(positions):
-            raise LandscapeError(
-                "the problem has no shared parameters: expected some that several tasks' gradients reach, for "
-                "gradients that can conflict"
-            )
         Location(problem, plane.origin, plane.buffers).require_gradients()
         problem, _ = sufficient(problem)
         self.seed = seed

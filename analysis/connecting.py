@@ -17,12 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from analysis import checks, connectivity, curves, function_space, jobs, recipes, separation, subsets, tracing
+from analysis import archive, checks, connectivity, curves, function_space, jobs, recipes, separation, subsets, tracing
 from analysis.alignment import Aligner
 from analysis.archive import OTHERWISE, Entry, Provenance
 from analysis.connectivity import Way
 from analysis.curves import CurvePlan
-from analysis.desk import Desk, group_of, named, record_hash
+from analysis.desk import Desk, group_of, named, pair_of, record_hash
 from analysis.engine_choice import Chosen, chosen_engine
 from analysis.examples import training
 from analysis.normalisation import can_estimate
@@ -47,6 +47,8 @@ from landscape.optimisers import Optimiser
 from landscape.trajectory import Trajectory
 
 OF_THE_PATHS = ("points", "data", "examples", "heads", "seed", "engine")
+OF_A_TITLE = ("points", "functions", "paths", "barriers")
+"""Kinds of results that are of all points together."""
 OF_THE_CURVES = ("curve_steps", "rate", "batch_size", "seed")
 NEARBY = 1e-3
 
@@ -130,6 +132,7 @@ class _Connection:
         checks.require_recorded(self._problem, list(dict.fromkeys(place.run for place in self._places)))
         self._require_places()
         aligner = self._aligner() if self._chosen.align else None
+        self._drop_others()
         self._distances(aligner)
         self._functions()
         self._separations()
@@ -161,6 +164,20 @@ class _Connection:
         groups += [f"{kind}/{self._title}" for kind in ("points", "functions")]
         advice = f"give it a name of its own with --label, or {OTHERWISE}"
         self._desk.require_places(groups, self._made({}), advice)
+
+    def _drop_others(self) -> None:
+        """What was measured between other points, or at other places and under other conditions, would be taken for
+        what this title is of now.
+        """
+        now = {"places": self._names, **self._settings(*(name for name in OF_THE_PATHS if name != "engine"))}
+        old = [
+            group
+            for group, made in archive.provenances(self._desk.results.path).items()
+            if group.split("/")[0] in OF_A_TITLE and made.settings.get("title") == self._title
+            if any(made.settings.get(key, value) != value for key, value in now.items())
+        ]
+        if old:
+            self._desk.results.save({}, drop=old)
 
     def _name(self, suffix: str, norm: str) -> str:
         """The title with what tells one measurement between the points from another one, whichever are made."""
@@ -226,7 +243,7 @@ class _Connection:
         results, runs = self._desk.results, list(dict.fromkeys(place.run for place in self._places))
         for group in separation.one_start(runs, self._refuse):
             made = {
-                f"separation/{group_of(a)}-{group_of(b)}": self._desk.made(
+                f"separation/{pair_of(group_of(a), group_of(b))}": self._desk.made(
                     {run.name: self._desk.hashes[run.name] for run in (a, b)},
                     self._settings("subset", "threshold", "seed"),
                 )
@@ -237,7 +254,9 @@ class _Connection:
             with results.stage("separation", 1) as note:
                 parting = separation.Parting(self._chosen.threshold, seed=self._chosen.seed)
                 found = separation.separation(group, subsets.parse(self._chosen.subset), parting)
-                results.save({name: Entry(one, made[name]) for name, one in zip(made, found, strict=True)})
+                entries = {name: Entry(one, made[name]) for name, one in zip(made, found, strict=True)}
+                turned = [f"separation/{pair_of(group_of(b), group_of(a))}" for a, b in combinations(group, 2)]
+                results.save(entries, drop=[*self._desk.outgrown(["separation"]), *turned])
                 note(f"{len(group)} runs of seed {group[0].provenance.seed}")
 
     def _refuse(self, error: LandscapeError) -> None:
@@ -336,7 +355,7 @@ class _Connection:
     def _curve(self, i: int, j: int) -> TrainedCurve:
         desk, name = self._desk, f"{self._names[i]}-{self._names[j]}"
         ends = [f"{group_of(place.run)}_{place.run.steps[place.row]}" for place in (self._places[i], self._places[j])]
-        group = f"curve/{self._title}/{'-'.join(ends)}"
+        group = f"curve/{self._title}/{pair_of(*ends)}"
         hashes = {place.run.name: desk.hashes[place.run.name] for place in (self._places[i], self._places[j])}
         settings = {"title": self._title, "ends": name, **self._settings(*OF_THE_CURVES)}
         made = desk.made({**hashes, "training": self._training_hash}, settings)

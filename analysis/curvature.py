@@ -107,7 +107,7 @@ class Location:
 
 def _plain(given: Array | Tensor) -> Tensor:
     """A tensor that autograd takes, also of one that was made in inference mode."""
-    tensor = given if isinstance(given, Tensor) else torch.as_tensor(np.asarray(given))
+    tensor = given if isinstance(given, Tensor) else torch.tensor(np.asarray(given))
     return tensor.clone() if tensor.is_inference() else tensor
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import re
 import time
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -159,6 +161,15 @@ class Desk:
             if group in there and not (self._may_go(there[group], made) and may_replace(made, there[group])):
                 archive.refuse_place(self.results.path, group, made, there[group], advice)
 
+    def outgrown(self, kinds: Sequence[str]) -> list[str]:
+        """Groups of these kinds that the file holds of one of these runs before it had grown."""
+        return [
+            group
+            for group, made in archive.provenances(self.results.path).items()
+            if group.split("/")[0] in kinds
+            and any(self.hashes.get(name, digest) != digest for name, (digest, _) in runs_of(made).items())
+        ]
+
     def _may_go(self, old: Provenance, made: Provenance) -> bool:
         return runs_of(old).keys() in (set(), runs_of(made).keys()) or (self.study and may_be_of_a_study(old))
 
@@ -191,6 +202,20 @@ def identity(problem: Problem) -> dict[str, Any]:
 def group_of(run: Trajectory) -> str:
     """A run's name in the results file, whatever its user called it."""
     return archive.distinct_name(run.name)
+
+
+_OF_A_RUN = re.compile(r".*-(\d+|[0-9a-f]{8})(_\d+)?")
+"""What runs are called in the results file, and runs at a step."""
+
+
+def pair_of(first: str, second: str) -> str:
+    """`FIRST-SECOND` for two runs, or two runs at a step, by their names in the results file; with a checksum where the
+    same text could be two others', as `m-0-m-0-n-0`.
+    """
+    text = f"{first}-{second}"
+    dashes = [place for place, letter in enumerate(text) if letter == "-"]
+    ways = [d for d in dashes if _OF_A_RUN.fullmatch(text[:d]) and _OF_A_RUN.fullmatch(text[d + 1 :])]
+    return text if len(ways) == 1 else f"{text}-{zlib.crc32(f'{first}/{second}'.encode()):08x}"
 
 
 def _began_as(run: Trajectory, digest: str, count: int) -> bool:

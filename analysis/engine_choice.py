@@ -36,6 +36,10 @@ class Chosen:
         )
 
 
+WORDS = ("auto", "problem")
+"""What settings call an engine that is timed, and the problem's own micro-batches."""
+
+
 def chosen_engine(
     chosen: SurfaceSettings, problem: Problem, space: Subspace, conditions: Conditions, before: str | None = None
 ) -> Chosen:
@@ -50,7 +54,7 @@ def chosen_engine(
         base = _kept(problem, space, conditions, allowed)
     else:
         by_name = chosen.engine == "problem"
-        given = Sequential(problem.micro_batch) if by_name else engines.parse(chosen.engine, ("auto", "problem"))
+        given = Sequential(problem.micro_batch) if by_name else engines.parse(chosen.engine, WORDS)
         copies = 2 * given.together * problem.layout.size * problem.dtype.itemsize
         _require_within(Chosen(given, 0.0, copies), allowed, chosen.max_memory)  # before it is tried
         base = _timed(given, problem, space, conditions)

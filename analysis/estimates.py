@@ -12,7 +12,7 @@ import torch
 from analysis.examining import tasks_of
 from analysis.operators import hessians
 from analysis.product_choice import Auto
-from analysis.recipes import memory
+from analysis.recipes import memory, most_points
 from analysis.settings import LINES, Settings, SurfaceSettings
 from landscape import training
 from landscape.problem import Problem
@@ -77,9 +77,7 @@ def planes_of(settings: Settings) -> int:
 
 def points_of(chosen: SurfaceSettings) -> int:
     """How many points are measured on one plane or line, at most, all draws, data and statistics counted."""
-    once = chosen.nx if chosen.plane in LINES else chosen.nx * chosen.ny
-    if chosen.adaptive:
-        return int(chosen.budget * once)
+    once = chosen.nx if chosen.plane in LINES else most_points(chosen)
     return once * chosen.draws * len(chosen.data) * len(chosen.batch_norm)
 
 

@@ -51,6 +51,8 @@ SETTINGS: dict[str, tuple[str, ...]] = {
     "sharpness": ("tolerance", "products", "radius", "pairs"),
 }
 """What each analysis depends on, beside what all do."""
+PARTS = {"spectrum": ("density", "moments")}
+"""What else an analysis saves of a run and a subset: for every operator and snapshot a record of its own."""
 SUMS = ("products", "gradients", "passes")
 """Fields that add up when records of single snapshots are joined."""
 
@@ -162,15 +164,16 @@ def examine(desk: Desk, chosen: HessianSettings, workers: int = 1) -> list[Eigen
 
             def keep(index: int, found: dict[Task, dict[str, Record]]) -> None:
                 nonlocal products
-                run, entries = todo[index], {}
+                run, entries, former = todo[index], {}, []
                 for task, records in found.items():
+                    former += [task.group(run, part) for part in PARTS.get(task.what, ())]
                     made = _made(desk, chosen, run, task)
                     tests = checked if index == 0 and task == EIGENVALUES else ()
                     for group, record in records.items():
                         every = tuple(named(group, test) for test in (*_checks(record), *tests))
                         entries[group] = Entry(record, made, every)
                         products += 0 if isinstance(record, SpectrumSummary) else getattr(record, "products", 0)
-                desk.results.save(entries)
+                desk.results.save(entries, drop=former)
                 parts[index].path.unlink(missing_ok=True)
 
             run_all(job, arguments, workers, desk.progress.tell, keep)

@@ -147,7 +147,7 @@ def _measured(desk: Desk, asked: Measuring) -> list[Moved]:
             each = len(asked.subsets) * len(asked.forms)
             for number, run in enumerate(todo):
                 known[run.name] = found[number * each : (number + 1) * each]
-                desk.results.save(_entries(desk, run, known[run.name], asked))
+                desk.results.save(_entries(desk, run, known[run.name], asked), drop=_gone(desk))
             counts = (len(todo), "run"), (len(asked.subsets), "subset"), (len(asked.forms), "form")
             note(", ".join(_count(*count) for count in counts))
     return [item for run in desk.runs for item in known[run.name]]
@@ -210,8 +210,11 @@ def _compared(
     ]
     known = [desk.results.known(group, made, Contrast) for group in groups]
     there = tuple(found for found in known if found is not None)
-    stale = _stale(desk)
-    if len(there) == len(groups) and not (stale and not groups):
+    contrasted = [group for group in archive.groups(desk.results.path) if group.startswith("contrast/")]
+    if len(there) == len(groups):
+        gone = [*_gone(desk), *(group for group in contrasted if group not in groups)]
+        if gone:
+            desk.results.save({}, drop=gone)
         return there
     with desk.results.stage("comparison", 1) as note:
         starts = {_key(run): run.start for run in desk.runs if run.start}
@@ -219,26 +222,21 @@ def _compared(
         counted = [item.movement for item in moved if (item.movement.run.label, item.movement.run.seed) not in repeated]
         found = tuple(_noting(record, repeated) for record in contrasts(counted, baseline, question, starts))
         entries = {group: Entry(record, made) for group, record in zip(groups, found, strict=True)}
-        desk.results.save(entries or _again(desk, moved[0], made), drop=stale)
+        desk.results.save(entries, drop=[*_gone(desk), *contrasted])
         desk.progress.tell(1)
         note(f"{_count(sum(record.tests for record in found[:: len(about)]), 'test')}")
     return found
 
 
-def _stale(desk: Desk) -> list[str]:
-    """What the file holds of other runs than those compared, and of comparisons."""
-    there = archive.groups(desk.results.path) if desk.results.path.exists() else ()
-    names = {group_of(run) for run in desk.runs}
-    gone = [group for group in there if group.split("/")[0] in OF_RUNS and group.split("/")[1] not in names]
-    return [*gone, *(["contrast"] if any(group.startswith("contrast/") for group in there) else [])]
-
-
-def _again(desk: Desk, moved: Moved, made: Provenance) -> dict[str, Entry]:
-    """Something that the file holds already: it cannot be written without anything."""
-    about = moved.movement
-    group = f"movement/{distinct_name(about.run.name)}/{distinct_name(about.subset)}/{about.form}"
-    there = archive.find(desk.results.path, group)
-    return {group: there or Entry(about, made)}
+def _gone(desk: Desk) -> list[str]:
+    """What the file holds of other runs than those compared, and of these before they had grown."""
+    kinds, names = ("contrast", *OF_RUNS), {group_of(run) for run in desk.runs}
+    others = [
+        group
+        for group in archive.provenances(desk.results.path)
+        if group.split("/")[0] in OF_RUNS and group.split("/")[1] not in names
+    ]
+    return [*others, *desk.outgrown(kinds)]
 
 
 def _made(desk: Desk, run: Trajectory, subset: str, form: str, asked: Measuring) -> Provenance:

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from analysis import directions, planes, subsets, surfaces
+from analysis.adaptive import Adaptive
 from analysis.engines import Engine
 from analysis.examples import evaluation, training
 from analysis.heads import AsThePlanes, CentreHeads, InterpolatedHeads, MeasuredHeads, PlaneHeads, RefittedHeads
@@ -164,6 +165,20 @@ def _around_corners(chosen: SurfaceSettings, space: Plane, shadows: Sequence[Sha
     low, high = points.min(0), points.max(0)
     room = chosen.margin * float((high - low).max())
     return surfaces.Grid.between(low - room, high + room, chosen.nx, chosen.ny)
+
+
+def refinement(chosen: SurfaceSettings) -> Adaptive:
+    """How closely an adaptive surface is interpolated, and at what cost."""
+    return Adaptive(chosen.adaptive, chosen.budget, seed=chosen.seed)
+
+
+def most_points(chosen: SurfaceSettings) -> int:
+    """Points of one plane's grid that are measured at most.
+
+    Raises:
+        LandscapeError: too few for an adaptive surface.
+    """
+    return refinement(chosen).most(chosen.nx, chosen.ny) if chosen.adaptive else chosen.nx * chosen.ny
 
 
 def along(chosen: SurfaceSettings, problem: Problem, line: Line) -> tuple[float, ...]:

@@ -18,9 +18,11 @@ from landscape.strategies import (
     Grouped,
     Mean,
     OwnStates,
+    Reduction,
     SingleTask,
     Strategy,
     Sum,
+    Weights,
 )
 from landscape.trajectory import Provenance, Trajectory
 
@@ -46,7 +48,7 @@ def line_of(run: Trajectory, preconditioned: bool = False) -> StepLine:
 
 @dataclass(frozen=True)
 class _Limit:
-    """The curvature at which an optimiser's steps diverge, less `decay`, which weight decay adds to every curvature."""
+    """The curvature at which an optimiser's steps diverge, less `decay` for every decay of the weights in a step."""
 
     value: float
     decay: float
@@ -68,8 +70,9 @@ def step_line(who: Provenance, preconditioned: bool = False) -> StepLine:
     scaled by P as well, nor for steps that climb.
 
     The line of a task is that of steps on this loss alone. The average's is that of steps on the sum, at a T-th of it,
-    or on the mean, at the whole. Sub-steps in turn have no line of the average, for they multiply instead of adding up;
-    nor have they one of a task where momentum goes from one task to the next. Of a single task only that one has one.
+    or on the mean, at the whole; AdaTask decays the weights once a task. Sub-steps in turn have no line of the average,
+    for they multiply instead of adding up; nor have they one of a task where momentum goes from one task to the next.
+    Of a single task only that one has one. A problem of one task has that of its weighted loss, where it has a weight.
     """
     count = len(who.tasks)
     strategy = parse_strategy(who.strategy)
@@ -105,7 +108,7 @@ def _lines(strategy: Strategy, limit: _Limit, tasks: tuple[str, ...]) -> tuple[A
     """The lines [T + 1] of a strategy's steps, and what is to be said of them."""
     count, alone = len(tasks), limit.value - limit.decay
     if count == 1:
-        return np.array([alone, alone]), ""
+        return _of_one_task(strategy, alone)
     if isinstance(strategy, SingleTask):
         values = [alone if name == strategy.task else math.nan for name in tasks]
         return np.array([*values, math.nan]), f" Of {strategy.task!r} only: no step is on another loss."
@@ -118,6 +121,22 @@ def _lines(strategy: Strategy, limit: _Limit, tasks: tuple[str, ...]) -> tuple[A
     return np.array([alone] * count + [average]), remark
 
 
+def _of_one_task(strategy: Strategy, alone: float) -> tuple[Array, str]:
+    """The line of the only task, and of the average, which is the same, where steps are on a multiple of its loss."""
+    reduction = _reduction(strategy)
+    if not isinstance(reduction, Weights):
+        return np.array([alone, alone]), ""
+    weight = reduction.values[0]
+    if weight < 0:
+        return np.full(2, np.nan), f" the loss has the weight {weight:g}, so steps climb."
+    return np.full(2, alone / weight), f" The loss has the weight {weight:g}: the line is at 1/{weight:g} of that."
+
+
+def _reduction(strategy: Strategy) -> Reduction:
+    """What steps on all losses at once are on."""
+    return strategy.reduction if isinstance(strategy, Averaged | Grouped) else Sum()
+
+
 def _keeps_its_own(strategy: Strategy) -> bool:
     """Whether each task's sub-steps have a momentum of their own."""
     if isinstance(strategy, Grouped):
@@ -127,15 +146,15 @@ def _keeps_its_own(strategy: Strategy) -> bool:
 
 def _of_the_average(strategy: Strategy, limit: _Limit, count: int) -> tuple[float, str]:
     """The line of steps on all losses at once."""
-    reduction = strategy.reduction if isinstance(strategy, Averaged | Grouped) else Sum()
+    reduction = _reduction(strategy)
     if isinstance(reduction, Mean):
         return limit.value - limit.decay, ""
     if not isinstance(reduction, Sum):
         return math.nan, " The average has none: the tasks are weighted."
-    remark = f" The average's is 1/{count} of it: steps are on the sum."
-    if isinstance(strategy, AdaTask):  # every task's optimiser decays the weights
+    if limit.decay and isinstance(strategy, AdaTask):
+        remark = f" The average's is that of steps on the sum, with {count} weight decays, one a task."
         return limit.value / count - limit.decay, remark
-    return (limit.value - limit.decay) / count, remark
+    return (limit.value - limit.decay) / count, f" The average's is 1/{count} of it: steps are on the sum."
 
 
 _Rule: TypeAlias = Callable[[Mapping[str, Any]], _Limit | None]
@@ -157,10 +176,10 @@ def _adam(settings: Mapping[str, Any]) -> _Limit | None:
 
 def _adamw(settings: Mapping[str, Any]) -> _Limit:
     rate, momentum, decay = float(settings["lr"]), float(settings["betas"][0]), float(settings["weight_decay"])
-    upper = 2 - rate * decay
+    factor = (1 + momentum) / (1 - momentum)
     top = "2" if not decay else f"(2 - rate {decay:g})"
     formula = f"{top} (1 + b) / (rate (1 - b)), b = {momentum:g}"
-    return _Limit(upper * (1 + momentum) / (rate * (1 - momentum)), 0.0, momentum, formula)
+    return _Limit(2 / rate * factor, decay * factor, momentum, formula)
 
 
 def _nadam(settings: Mapping[str, Any]) -> _Limit | None:

@@ -59,7 +59,9 @@ def _read(node: ast.expr) -> Any:
                 raise LandscapeError(f"expected the settings of {name} by their names")
             return Optimiser(name, **settings)
         case ast.Call(func=ast.Attribute(value=ast.Name(id="np" | "numpy")), args=[number], keywords=[]):
-            return ast.literal_eval(number)  # numbers of numpy write themselves as np.float64(0.1)
+            return ast.literal_eval(number)  # numbers of numpy wrote themselves as np.float64(0.1) in earlier files
+        case ast.Tuple(elts=parts):
+            return tuple(_read(part) for part in parts)
     return ast.literal_eval(node)
 
 

@@ -15,7 +15,7 @@ from analysis.archive import Provenance as Made
 from analysis.desk import Progress, Results, identity, record_hash, trajectory_hash
 from analysis.estimates import Left, everything, points_of
 from analysis.pool import run_all
-from analysis.recipes import array_hash
+from analysis.recipes import array_hash, most_points
 from analysis.results import Interpolation, Profile, RateSearch, Record, Surface
 from analysis.settings import LINES, Settings, StrategySettings, SurfaceSettings
 from analysis.survey import draws_of, pairs_of, suffix_of
@@ -43,6 +43,7 @@ class Study:
             raise LandscapeError(
                 "the problem has no shared parameters: expected some that several tasks' gradients reach"
             )
+        most_points(settings.surface)  # a budget that is too small is refused before anything is trained
         for strategy in settings.strategies:
             require_fit(strategy.strategy(settings.training.optimiser, 1.0), problem.names)
         self._data, self._layout = problem.data_hash, problem.layout

@@ -33,9 +33,10 @@ from analysis import (
 from analysis import shape as shapes
 from analysis.archive import Entry, Provenance
 from analysis.desk import Desk, group_of, named, record_hash
-from analysis.engine_choice import Chosen, chosen_engine
+from analysis.engine_choice import WORDS, Chosen, chosen_engine
 from analysis.engines import Engine
 from analysis.examples import training
+from analysis.normalisation import Reestimated
 from analysis.points import Conditions
 from analysis.results import (
     Check,
@@ -81,6 +82,7 @@ def survey(desk: Desk, chosen: SurfaceSettings) -> Surface | Profile:
 
     Several draws: one after the other, each with a seed of its own, then their ensemble; the first is returned.
     """
+    _require(desk, chosen)
     checks.require_recorded(desk.problem, desk.runs)
     surveys = [_Survey(desk, one) for one in draws_of(chosen)]
     for one in surveys:
@@ -95,18 +97,32 @@ def survey(desk: Desk, chosen: SurfaceSettings) -> Surface | Profile:
     return members[0]
 
 
+def _require(desk: Desk, chosen: SurfaceSettings) -> None:
+    """Raises for what could not be measured once the plane is saved."""
+    recipes.most_points(chosen)
+    recipes.memory(chosen.max_memory)
+    if chosen.engine not in WORDS:
+        engines.parse(chosen.engine, WORDS)
+    if "reestimated" in chosen.batch_norm:
+        Reestimated(chosen.examples, seed=chosen.seed).layers(desk.problem)
+    if chosen.conflict:
+        conflicts.require_shared(desk.problem)
+
+
 def plan(desk: Desk, chosen: SurfaceSettings) -> str:
-    """What a survey would measure: points, time, memory, engine. Makes the plane, times the engine, saves nothing."""
+    """What a survey would measure: points, time, memory, engine. Makes the plane, times the engine, saves nothing.
+
+    Raises:
+        LandscapeError: what the survey would be refused for.
+    """
+    _require(desk, chosen)
     space = recipes.plane(chosen, desk.problem, desk.runs)
     conditions = recipes.conditions(chosen, desk.problem, chosen.data[0], chosen.batch_norm[0])
     engine = chosen_engine(chosen, desk.problem, space, conditions)
-    if isinstance(space, Line):
-        points = len(recipes.along(chosen, desk.problem, space))
-    else:
-        points = chosen.nx * chosen.ny if not chosen.adaptive else int(chosen.budget * chosen.nx * chosen.ny)
+    points = len(recipes.along(chosen, desk.problem, space)) if isinstance(space, Line) else recipes.most_points(chosen)
     words = engine.plan(points * chosen.draws * len(pairs_of(chosen)))
-    tasks = len(desk.problem.tasks)
-    return f"{words}; and {points * chosen.draws} points with {tasks} gradients each" if chosen.conflict else words
+    whole, tasks = chosen.nx * chosen.ny * chosen.draws, len(desk.problem.tasks)
+    return f"{words}; and {whole} points with {tasks} gradients each" if chosen.conflict else words
 
 
 def draws_of(chosen: SurfaceSettings) -> list[SurfaceSettings]:
@@ -367,14 +383,14 @@ class _Survey:
         pair = pairs_of(self._chosen)[0]
         settings = {**self._settings(*pair), "adaptive": self._chosen.adaptive, "budget": self._chosen.budget}
         made = self._made({"plane": record_hash(plane), **self._data(pair)}, settings)
-        choice = adaptive.Adaptive(self._chosen.adaptive, self._chosen.budget, seed=self._chosen.seed)
+        choice = recipes.refinement(self._chosen)
         known = desk.results.known(group, made, Interpolation)
         if known is not None and adaptive.is_finished(known, choice):
             return known
         conditions = recipes.conditions(self._chosen, self._problem, *pair)
         engine = self._engine(plane, conditions, None if known is None else known.surface)
         conditions = replace(conditions, engine=engine.engine)
-        points = int(self._chosen.budget * grid.shape[0] * grid.shape[1])
+        points = recipes.most_points(self._chosen)
         desk.progress.say(engine.plan(points))
         already = 0 if known is None else int(known.surface.done.sum())
         with desk.results.stage("adaptive surface, points at most", points - already) as note:

@@ -178,15 +178,14 @@ def drawings(results: Path) -> dict[str, Scene]:
 
 def _curvatures(entries: Mapping[str, Entry]) -> tuple[Curvature, ...]:
     """What is known of every matrix along every run: groups are called `WHAT-MATRIX-SUBSET/RUN`."""
-    found: dict[str, Curvature] = {}
+    found: dict[tuple[str, str], Curvature] = {}
     for group, entry in entries.items():
         head, _, tail = group.partition("/")
         what, _, suffix = head.partition("-")
         record, run = entry.record, tail.partition("/")[0]
         layer = isinstance(record, EigenvalueTracks) and record.subset.startswith("layer ")
         of = suffix.partition("layer-")[0].rstrip("-") if layer else suffix
-        title = f"{run}-{of}" if of else run
-        one = found.get(title, Curvature(title))
+        one = found.get((run, of), Curvature(f"{run}-{of}" if of else run))
         match record:
             case EigenvalueTracks() if layer:
                 one = replace(one, layers=(*one.layers, (record.subset.removeprefix("layer "), record)))
@@ -204,7 +203,7 @@ def _curvatures(entries: Mapping[str, Entry]) -> tuple[Curvature, ...]:
                 one = replace(one, sharpness=record)
             case _:
                 continue
-        found[title] = one
+        found[run, of] = one
     return tuple(replace(one, densities=_by_step(one)) for one in found.values())
 
 

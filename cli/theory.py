@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -98,13 +99,18 @@ def _rows(record: Any) -> list[list[str]]:
             f"{record.predicted[s, k]:+.3e} ± {record.predicted_stderr[s, k]:.1e}",
             f"{record.measured[s, 0, k]:+.3e} ± {record.measured_stderr[s, k]:.1e}",
             f"{low[s, k]:+.3e} to {high[s, k]:+.3e}",
-            f"{record.relative_remainder[s, k]:.1%}",
-            f"{record.remainder_order[s, k]:.2f}",
+            _known(record.relative_remainder[s, k], ".1%"),
+            _known(record.remainder_order[s, k], ".2f"),
             str(record.verdicts[s, k]),
         ]
         for s in range(len(record.steps))
         for k, name in enumerate(record.losses)
     ]
+
+
+def _known(value: float, form: str) -> str:
+    """A number, or a dash where there is none, as the share of a remainder of zero in a prediction of zero."""
+    return "\u2013" if math.isnan(value) else format(value, form)
 
 
 def _facts(record: Any) -> dict[str, Any]:

@@ -37,7 +37,7 @@ def alternation_table(records: Sequence[Alternation]) -> Table:
                     number(_mean(record.predicted[known, k] / scale), 3),
                     number(_mean(record.predicted_mean[known, k] / scale), 3),
                     number(_mean(record.measured[known, 0, k] / scale), 3),
-                    f"{number(100 * _median(record.relative_remainder[known, k]), 3)} %",
+                    _percent(_median(record.relative_remainder[known, k])),
                     number(_median(record.remainder_order[known, k]), 3),
                 ]
             )
@@ -156,6 +156,10 @@ def _agreement(group: Sequence[Alternation]) -> str:
     if known.size:
         text += f"; on the mean over orders they agree more at {int((known > 0).sum())} of {known.size}"
     return text + "."
+
+
+def _percent(share: float) -> str:
+    return number(share) if np.isnan(share) else f"{number(100 * share, 3)} %"
 
 
 def _mean(values: Array) -> float:

@@ -6,11 +6,19 @@ import itertools
 import math
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from figures import style
 from figures.marks import Axis, Cells, Contours, Panel, Row, Scene
 
 CHARACTER = 1.35
 """Width of an average character of the text of ticks, in mm."""
+DIGIT = 1.46
+"""Width of a digit of theirs."""
+BESIDE, LABELLED = 3.0, 6.5
+"""Room for the marks of ticks on the left of an axis, in mm, and for these with its label."""
+NUMBERS = 9
+"""Ticks that a renderer chooses by itself, at most."""
 TITLE, TICKS, LABEL, GAP, BAR = 5.0, 3.5, 5.5, 4.0, 16.0
 LEFT = 13.5
 """Room for ticks and label on the left of a panel, in mm."""
@@ -24,6 +32,8 @@ JOINTS = (" and ", " / ")
 """Between two names, of which each is shortened."""
 APART = 3.4
 """Texts beside a colour bar are at least so far apart, in mm."""
+TICK = 4.5
+"""Numbers on a vertical axis are at least so far apart, in mm."""
 MANY_TICKS = 6
 LONG_TEXT = 8
 
@@ -37,6 +47,12 @@ class Box:
     top: float
     width: float
     height: float
+
+    @property
+    def most(self) -> tuple[int, int]:
+        """How many ticks that a renderer chooses by itself fit along x and along y without touching, one at least."""
+        along = self.width / (DIGIT * (_characters(self.panel, "x") + 1))
+        return max(1, min(NUMBERS, int(along))), max(1, min(NUMBERS, int(self.height / TICK)))
 
     @property
     def bar(self) -> Axis | None:
@@ -173,8 +189,10 @@ def _left(panel: Panel) -> float:
         return GAP
     if panel.y.ticks and not any(panel.y.texts):
         return LABEL
-    wanted = CHARACTER * _longest(panel.y) + (5.0 if panel.y.label else 2.0)
-    return max(LEFT, wanted)
+    beside = LABELLED if panel.y.label else BESIDE
+    if panel.y.texts:
+        return max(LEFT, CHARACTER * _longest(panel.y) + beside)
+    return max(LEFT, DIGIT * _characters(panel, "y") + beside)
 
 
 def _right(panel: Panel) -> float:
@@ -187,6 +205,30 @@ def _below(panel: Panel, width: float) -> float:
     if panel.z is not None:
         return LABEL
     return LABEL + (min(CHARACTER * _longest(panel.x), DEEPEST) if upright(panel.x, width) else TICKS)
+
+
+def _characters(panel: Panel, name: str) -> int:
+    """Characters of the longest text of a tick along x or y: of the scene's own, or of those a renderer will choose."""
+    axis = panel.x if name == "x" else panel.y
+    if axis.ticks or axis.scale == "log":
+        return _longest(axis)
+    low, high = axis.range or _extent(panel, name)
+    size, step = max(abs(low), abs(high)), abs(high - low) / MANY_TICKS
+    if not step:
+        return len(f"{low:g}")
+    if not 1e-4 <= size < 1e5:
+        return 4  # a few digits, with a factor of all beside the axis
+    digits = max(0, 1 - math.floor(math.log10(step)))
+    return max(len(f"{value:.{digits}f}".rstrip("0")) for value in (low, high, low + step))
+
+
+def _extent(panel: Panel, name: str) -> tuple[float, float]:
+    """The least and the largest finite coordinate of what is drawn along x or y."""
+    ends = {"x": ("x", "x0", "x1"), "y": ("y", "y0", "y1", "low", "high")}[name]
+    arrays = [getattr(mark, end) for mark in panel.marks for end in ends if hasattr(mark, end)]
+    values = np.concatenate([*(np.ravel(np.asarray(array, float)) for array in arrays), np.zeros(0)])
+    values = values[np.isfinite(values)]
+    return (float(values.min()), float(values.max())) if values.size else (0.0, 1.0)
 
 
 def _longest(axis: Axis) -> int:

@@ -12,7 +12,7 @@ from matplotlib.cm import ScalarMappable
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import NullFormatter
+from matplotlib.ticker import MaxNLocator, NullFormatter
 
 from figures import style
 from figures.layout import BOLD, CHARACTER, Box, plan, shortened, upright
@@ -179,6 +179,9 @@ def _axes_flat(canvas: Figure, place: tuple[float, float, float, float], box: Bo
         axes.spines[side].set_visible(box.panel.aspect is not None)
     _axis(box.panel.x, axes.xaxis, axes.set_xlim, axes.set_xscale)
     _axis(box.panel.y, axes.yaxis, axes.set_ylim, axes.set_yscale)
+    for ours, axis, most in zip((box.panel.x, box.panel.y), (axes.xaxis, axes.yaxis), box.most, strict=True):
+        if not ours.ticks and ours.scale == "linear" and most < max(2, axis.get_tick_space()):
+            axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 2.5, 5, 10], min_n_ticks=1))
     if upright(box.panel.x, box.width):
         axes.tick_params(axis="x", labelrotation=90)
     if box.panel.aspect is not None:

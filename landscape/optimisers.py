@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -32,7 +33,8 @@ _WITHOUT_CLOSURE = {
 class Optimiser:
     """An optimiser of `torch.optim` by name, with its settings: `Optimiser("Adam", lr=1e-3)`.
 
-    Its repr, `Adam(lr=0.001)`, is part of the strategy's and is stored in the trajectory.
+    Its repr, `Adam(lr=0.001)`, is part of the strategy's and is stored in the trajectory, so numbers are kept as plain
+    ones, whether they are given as such, as tensors or as numpy's.
 
     Raises:
         LandscapeError: no such optimiser, or settings that it does not take or that are not finite.
@@ -49,11 +51,13 @@ class Optimiser:
             )
         if name not in _WITHOUT_CLOSURE:
             raise unknown("optimiser", name, _WITHOUT_CLOSURE)
-        for key, value in settings.items():
-            if isinstance(value, float) and not math.isfinite(value):
+        plain = {key: _plain_setting(value) for key, value in settings.items()}
+        for key, value in plain.items():
+            parts = value if isinstance(value, tuple | list) else [value]
+            if not all(math.isfinite(part) for part in parts if isinstance(part, float)):
                 raise LandscapeError(f"expected finite settings of {name}, got {key}={value}")
         object.__setattr__(self, "name", name)
-        object.__setattr__(self, "settings", tuple(sorted(settings.items())))
+        object.__setattr__(self, "settings", tuple(sorted(plain.items())))
         self.build([nn.Parameter(torch.zeros(1, 1))])
 
     @property
@@ -82,6 +86,17 @@ class Optimiser:
 
     def __repr__(self) -> str:
         return f"{self.name}({', '.join(f'{key}={value!r}' for key, value in self.settings)})"
+
+
+def _plain_setting(value: Any) -> Any:
+    """A setting without tensors and numbers of numpy; several in an array are a tuple."""
+    if isinstance(value, Tensor | np.ndarray | np.generic):
+        numbers = value.reshape(-1).tolist()
+        return numbers[0] if len(numbers) == 1 else tuple(numbers)
+    if isinstance(value, tuple | list):
+        parts = [_plain_setting(part) for part in value]
+        return tuple(parts) if isinstance(value, tuple) else parts
+    return value
 
 
 def save_states(optimisers: Sequence[torch.optim.Optimizer]) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import combinations
 
 import numpy as np
@@ -20,6 +21,8 @@ from figures.scenes.barred import (
     title_of,
     value_axis,
 )
+from figures.scenes.many import MOST as MANY
+from figures.scenes.many import extremes, spread, told_apart
 from figures.scenes.matrices import matrix_panel
 from figures.scenes.words import count, excluded, listed, sentences
 from figures.style import Look
@@ -30,6 +33,11 @@ SETTLED = 10.0
 UNSETTLED = Key(f"spaces not known to {SETTLED:g}\u00b0", DOUBT)
 MOST = 6
 """At most so many panels of pairs."""
+NAME = 10
+"""Names of so many characters stand in the titles of pairs as they are."""
+MIDDLE = Key("median", Look(style.COLOURS[0], marker="diamond", width=1.6))
+EXTREMES = (Look(style.COLOURS[1], "dash", "square"), Look(style.COLOURS[2], "dot", "triangle-up"))
+RANGE = Key("least to largest", Look(style.FAINT, opacity=0.35))
 RESIDUAL = Key("sum: eigenvalue of the average", Look(style.INK, marker="circle", width=1.4))
 
 
@@ -42,7 +50,9 @@ def principal_angles(found: TaskAgreement) -> Scene:
     shown = order[:MOST]
     angles = [f"angle {k + 1}" for k in range(found.angles.shape[2])]
     looks = style.looks(angles)
-    panels = tuple(_angle_panel(found, k, looks) for k in shown)
+    short, common = told_apart(found.tasks, NAME)
+    pairs = [" and ".join(short[name] for name in pair) for pair in combinations(found.tasks, 2)]
+    panels = tuple(_angle_panel(found, k, pairs[k], looks) for k in shown)
     loose = int(sum((_space_error(found, k) > SETTLED).sum() for k in shown))
     caption = sentences(
         f"Principal angles between the spaces of the {count(len(angles), 'sharpest direction')} of two losses, on "
@@ -53,6 +63,7 @@ def principal_angles(found: TaskAgreement) -> Scene:
         if loose
         else "",
         f"{len(order) - len(shown)} further pairs are not drawn." if len(order) > len(shown) else "",
+        f"\u2026 stands for what the names of all tasks begin with, '{common}'." if common else "",
         excluded(broken(found.angles), "angles"),
     )
     legend = (*(Key(name, look) for name, look in looks.items()), NULL, *((UNSETTLED,) if loose else ()))
@@ -68,7 +79,7 @@ def _space_error(found: TaskAgreement, pair: int) -> Array:
     return np.asarray(found.space_error[:, a] + found.space_error[:, b])
 
 
-def _angle_panel(found: TaskAgreement, pair: int, looks: dict[str, Look]) -> Panel:
+def _angle_panel(found: TaskAgreement, pair: int, title: str, looks: dict[str, Look]) -> Panel:
     ends = np.array([found.steps.min(), found.steps.max()], float)
     low, high = float(found.null_low.min()), float(found.null_high.max())
     drawn: list[Mark] = [Band(ends, np.full(2, low), np.full(2, high), NULL.look, NULL.label)]
@@ -78,7 +89,7 @@ def _angle_panel(found: TaskAgreement, pair: int, looks: dict[str, Look]) -> Pan
         drawn += marks(Series.of(found.steps, found.angles[:, pair, k], None, sure), look, name, "angle")
     ticks = (0.0, 30.0, 60.0, 90.0)
     axis = Axis("angle (degrees)", "linear", (-3.0, 93.0), ticks, tuple(f"{t:g}" for t in ticks))
-    return Panel(found.pairs[pair], Axis("step"), axis, tuple(drawn))
+    return Panel(title, Axis("step"), axis, tuple(drawn))
 
 
 def _degrees(values: Array) -> str:
@@ -153,25 +164,13 @@ def eigenvalue_shares(found: TaskAgreement, vector: int = 0) -> Scene:
 
 def gradient_agreement(found: TaskAgreement) -> Scene:
     """Gradient norms of every loss, and the cosine of every two tasks with the share of mini-batches in conflict, along
-    one run.
+    one run. Of many losses, or pairs, the median and the range, and the pairs of the least and the largest cosine.
     """
-    looks = operator_looks(found.tasks)
     every = style.looks([*found.tasks[:-1], *found.couples])
-    couples = {name: every[name] for name in found.couples}
-    norms = [Series.of(found.steps, found.norm[:, o], found.norm_stderr[:, o]) for o in range(len(found.tasks))]
-    axis = value_axis("norm (loss / parameter unit)", norms)
-    panels = [
-        Panel(
-            "gradient norm",
-            Axis("step"),
-            axis,
-            tuple(
-                mark
-                for name, series in zip(found.tasks, norms, strict=True)
-                for mark in marks(series, looks[name], title_of(name), "norm", axis.scale)
-            ),
-        )
-    ]
+    few = [found.couples[k] for k in _shown_pairs(found)]
+    couples = {name: EXTREMES[k] if len(found.couples) > MANY else every[name] for k, name in enumerate(few)}
+    norms, axis, losses = _norms(found)
+    panels = [norms]
     if found.couples:
         panels += [_cosines(found, couples), _conflicts(found, couples)]
     caption = sentences(
@@ -182,20 +181,55 @@ def gradient_agreement(found: TaskAgreement) -> Scene:
         "which the cosine is negative."
         if found.couples
         else f"Bars: standard errors by the jackknife over {count(found.pieces, 'piece')} of the examples.",
-        "Pairs are drawn a little apart." if len(found.couples) > 1 else "",
-        "Logarithmic axis: gradient norm." if axis.scale == "log" else "",
+        _spread_words(found, list(couples)),
+        "Pairs are drawn a little apart." if len(couples) > 1 else "",
+        "Logarithmic axis: gradient norm." if axis == "log" else "",
         excluded(broken(found.norm, found.cosine), "values"),
     )
-    legend = (
-        *(Key(title_of(name), look) for name, look in looks.items()),
-        *(Key(name, look) for name, look in couples.items()),
-    )
-    return Scene("How far the gradients of the tasks agree", caption, grid(tuple(panels), 3, 50.0), legend)
+    legend = (*losses, *(Key(name, look) for name, look in couples.items()))
+    spreads = (MIDDLE, RANGE) if len(found.tasks) - 1 > MANY or len(found.couples) > MANY else ()
+    return Scene("How far the gradients of the tasks agree", caption, grid(tuple(panels), 3, 50.0), (*legend, *spreads))
+
+
+def _shown_pairs(found: TaskAgreement) -> list[int]:
+    """The pairs that have lines of their own: all, or of many those whose cosines are least and largest on average."""
+    return extremes(found.cosine) if len(found.couples) > MANY else list(range(len(found.couples)))
+
+
+def _norms(found: TaskAgreement) -> tuple[Panel, str, tuple[Key, ...]]:
+    """The panel of the norms, the kind of its axis, and the losses in its legend."""
+    looks = operator_looks(found.tasks)
+    every = [Series.of(found.steps, found.norm[:, o], found.norm_stderr[:, o]) for o in range(len(found.tasks))]
+    axis = value_axis("norm (loss / parameter unit)", every)
+    many = len(found.tasks) - 1 > MANY
+    shown = [len(every) - 1] if many else range(len(every))
+    drawn = _spread(found.steps, found.norm[:, :-1], "norm", axis.scale) if many else []
+    for o in shown:
+        name = found.tasks[o]
+        drawn += marks(every[o], looks[name], title_of(name), "norm", axis.scale)
+    keys = tuple(Key(title_of(found.tasks[o]), looks[found.tasks[o]]) for o in shown)
+    return Panel("gradient norm", Axis("step"), axis, tuple(drawn)), axis.scale, keys
+
+
+def _spread(steps: Array, values: Array, name: str, scale: str = "linear") -> list[Mark]:
+    """The range of many values at every step, and their median."""
+    low, middle, high = spread(values)
+    band = Band(np.asarray(steps, float), low, high, RANGE.look, RANGE.label)
+    return [band, *marks(Series.of(steps, middle), MIDDLE.look, MIDDLE.label, name, scale)]
+
+
+def _spread_words(found: TaskAgreement, named: Sequence[str]) -> str:
+    tasks, pairs = len(found.tasks) - 1, len(found.couples)
+    what = [f"{number} {noun}" for number, noun in ((tasks, "tasks"), (pairs, "pairs")) if number > MANY]
+    ends = f", and the pairs of the least and of the largest cosine on average: {listed(named)}" if named else ""
+    return f"Of {listed(what)} the median and the range are drawn{ends if pairs > MANY else ''}." if what else ""
 
 
 def _cosines(found: TaskAgreement, looks: dict[str, Look]) -> Panel:
     drawn: list[Mark] = [level(found.steps, 0.0, style.NEUTRAL)]
-    bars = [Series.of(found.steps, found.cosine[:, k], found.cosine_stderr[:, k]) for k in range(len(looks))]
+    drawn += _spread(found.steps, found.cosine, "cosine") if len(found.couples) > MANY else []
+    shown = [found.couples.index(name) for name in looks]
+    bars = [Series.of(found.steps, found.cosine[:, k], found.cosine_stderr[:, k]) for k in shown]
     for series, (name, look) in zip(side_by_side(bars), looks.items(), strict=True):
         drawn += marks(series, look, name, "cosine")
     return Panel("cosine of two gradients", Axis("step"), Axis("cosine"), tuple(drawn))
@@ -203,8 +237,9 @@ def _cosines(found: TaskAgreement, looks: dict[str, Look]) -> Panel:
 
 def _conflicts(found: TaskAgreement, looks: dict[str, Look]) -> Panel:
     drawn: list[Mark] = [level(found.steps, 50.0, style.NEUTRAL.but(dash="dot"))]
+    drawn += _spread(found.steps, 100 * found.conflict, "conflict (%)") if len(found.couples) > MANY else []
     bars = []
-    for k in range(len(looks)):
+    for k in (found.couples.index(name) for name in looks):
         share, low, high = (100 * v[:, k] for v in (found.conflict, found.conflict_low, found.conflict_high))
         bars.append(Series(np.asarray(found.steps), share, low, high, np.ones(len(found.steps), bool)))
     for series, (name, look) in zip(side_by_side(bars), looks.items(), strict=True):

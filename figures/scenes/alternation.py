@@ -77,23 +77,31 @@ def alternation_remainder(records: Sequence[Alternation], order: Sequence[str] =
     line in proportion to the rate.
     """
     every = looks_of(records, order)
-    panels = tuple(_ladder(name, records, every) for name in shown_losses(records))
+    losses = shown_losses(records)
+    panels = tuple(_ladder(name, records, every) for name in losses)
+    groups = {mark.group for panel in panels for mark in panel.marks if isinstance(mark, Points)}
+    none = [_title(name) for name, panel in zip(losses, panels, strict=True) if not panel.marks]
     powers = finite([r.remainder_order[r.done.astype(bool)] for r in records])
     caption = sentences(
         "|measured \u2212 predicted| over the squared learning rate, against the rate, one line a snapshot; both axes "
-        "are logarithmic. Dashed: in proportion to the rate, as a remainder of third order has to fall.",
+        "are logarithmic. Dashed: in proportion to the rate, as a remainder of third order has to fall."
+        if groups
+        else "",
         f"The remainder falls with the power {np.median(powers):.2f} of the rate at the end of the ladder (median of "
         f"{powers.size}; 3 in theory)."
         if powers.size
         else "",
         "A line that is level, or rises towards small rates, does not follow the theory: kinks of the loss, or "
-        "rounding.",
+        "rounding."
+        if groups
+        else "",
+        f"There is no remainder, and nothing is drawn: {listed(none)}." if none else "",
         what(records),
         left_out(records),
     )
     legend = (
-        *(Key(label, look.but(marker="")) for label, look in every.items()),
-        Key("in proportion", GUIDE.but(colour=style.INK)),
+        *(Key(label, look.but(marker="")) for label, look in every.items() if label in groups),
+        *([Key("in proportion", GUIDE.but(colour=style.INK))] if groups else []),
     )
     return Scene("Remainder of the second-order theory", caption, grid(panels, COLUMNS, 46.0), legend)
 
@@ -239,6 +247,8 @@ def _ladder(name: str, records: Sequence[Alternation], looks: dict[str, Look]) -
         gaps = record.remainder[..., k] / record.rates**2
         for s in np.flatnonzero(record.done):
             seen = np.isfinite(gaps[s]) & (gaps[s] > 0)
+            if not seen.any():
+                continue
             x, y = record.rates[seen], gaps[s][seen]
             told = (Column("run", np.full(x.size, record.run.name)), Column("step", np.full(x.size, record.steps[s])))
             marks.append(Line(x, y, look.but(marker="", opacity=0.6), record.run.label, told))
@@ -251,7 +261,8 @@ def _ladder(name: str, records: Sequence[Alternation], looks: dict[str, Look]) -
         ends = np.array([rates.min(), rates.max()])
         middle = float(np.exp(np.log(values).mean()))
         guide = (Line(ends, middle * ends / np.sqrt(ends[0] * ends[1]), GUIDE.but(colour=style.INK)),)
-    return Panel(_title(name), log_axis("rate", *xs), log_axis("|remainder| / rate\u00b2", *ys), (*marks, *guide))
+    title = _title(name) if values.size else f"{_title(name)}: none"
+    return Panel(title, log_axis("rate", *xs), log_axis("|remainder| / rate\u00b2", *ys), (*marks, *guide))
 
 
 def what(records: Sequence[Alternation]) -> str:

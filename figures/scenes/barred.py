@@ -63,10 +63,10 @@ def marks(series: Series, look: Look, group: str, name: str, scale: str = "linea
 
 
 def side_by_side(all_series: Sequence[Series]) -> list[Series]:
-    """The same series a little apart, so that their bars can be told apart."""
+    """The same series a little apart, so that their bars can be told apart; at one step as over one step's range."""
     middle = (len(all_series) - 1) / 2
     return [
-        replace(one, steps=one.steps + (k - middle) * APART * (one.steps.max() - one.steps.min()))
+        replace(one, steps=one.steps + (k - middle) * APART * (np.ptp(one.steps) or 1.0))
         for k, one in enumerate(all_series)
     ]
 
@@ -79,6 +79,8 @@ def value_axis(label: str, all_series: Sequence[Series], lines: Sequence[float] 
     kept = finite([*values, *(end for one in all_series for end in (one.low, one.high)), np.array(lines)])
     if not kept.size or np.abs(kept).max() >= SMALL:
         return Axis(label)
+    if kept.min() == kept.max():
+        return Axis(label, "linear", None, (float(kept[0]),), tick_texts(kept[:1]))
     levels = even_levels(float(kept.min()), float(kept.max()))
     every = int(np.ceil(levels.size / TICKS))
     zero = int(np.argmin(np.abs(levels))) % every

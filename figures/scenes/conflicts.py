@@ -14,7 +14,7 @@ from figures.marks import Axis, Contours, Key, Line, Mark, Panel, Points, Scene,
 from figures.scenes.landscapes import surface
 from figures.scenes.levels import level_line
 from figures.scenes.scales import even_levels, finite, height, round_values, tick_texts
-from figures.scenes.trajectories import axis_words, explained_words, geometry, narrow, view_count
+from figures.scenes.trajectories import axis_words, explained_words, geometry, narrow
 from figures.scenes.words import count, lone_words, seeds_of, sentences
 from figures.style import Look
 
@@ -47,7 +47,7 @@ def conflict_map(record: ConflictMap, shadows: Sequence[Shadow] = (), order: Seq
     shown = _most(record)
     losses = _losses(record)
     base = surface(losses, shadows, order)
-    ground = base.panels[view_count(losses) - 1]
+    ground = [panel for panel in base.panels if isinstance(panel.marks[0], Contours)][-1]
     tracks = (m for m in ground.marks if isinstance(m, Line | Points) and m.group)
     above = (*tracks, *_dots(record, record.pareto, PARETO))
     x, y = narrow(record.plane, (ground.x, ground.y))

@@ -10,7 +10,7 @@ from analysis.results import AVERAGE, Array, Barriers, FunctionDistances, PathLo
 from figures import style
 from figures.marks import Axis, Band, Cells, Column, Key, Line, Mark, Panel, Points, Scene, Segments, grid
 from figures.scenes.lines import NORMAL
-from figures.scenes.scales import even_levels, tick_texts
+from figures.scenes.scales import even_levels, finite, tick_texts
 from figures.scenes.words import count, sentences
 from figures.style import Look
 
@@ -20,7 +20,7 @@ HALF = 0.55
 """Text is light on colours below this share of the range."""
 COLUMNS = 2
 PATHS = 4
-"""Pairs whose losses are drawn along the way: those of the largest barriers."""
+"""Pairs whose losses are drawn along the way: those of the largest barriers; so many rows fit a page."""
 
 
 def barriers(record: Barriers, beside: Sequence[Barriers] = ()) -> Scene:
@@ -55,8 +55,9 @@ def paths(records: Sequence[PathLosses]) -> Scene:
     first = records[0]
     kinds = _kinds(records)
     looks = style.looks(kinds)
-    chosen = _highest(first)
-    views = list(range(len(first.views)))
+    columns = min(len(first.views), 4)
+    chosen = _highest(first)[: max(1, PATHS * columns // len(first.views))]
+    views = _furthest(first, chosen, PATHS * columns)
     panels = []
     for number, pair in enumerate(chosen, start=1):
         for view in views:
@@ -66,7 +67,7 @@ def paths(records: Sequence[PathLosses]) -> Scene:
                 if where is not None:
                     marks += _along(record, where, view, looks[kind], kind)
             title = f"{number}: {first.views[view]}"
-            label = "loss" if view == 0 else ""
+            label = "loss" if view == views[0] else ""
             panels.append(Panel(title, Axis("t", range=(0.0, 1.0)), Axis(label), tuple(marks)))
     left = int(first.done.sum()) - len(chosen)
     caption = sentences(
@@ -77,10 +78,13 @@ def paths(records: Sequence[PathLosses]) -> Scene:
         "Bands: 95 % intervals over examples of that height, pointwise.",
         *(f"{k}: from {first.starts[p]} (t = 0) to {first.ends[p]} (t = 1)." for k, p in enumerate(chosen, start=1)),
         f"The {count(len(chosen), 'pair')} with the largest barrier; {left} more were measured." if left else "",
+        f"Of {len(first.views)} losses the {len(views)} that range furthest, the average among them."
+        if len(views) < len(first.views)
+        else "",
         _beyond(records),
     )
     legend = tuple(Key(kind, looks[kind]) for kind in kinds)
-    return Scene("Loss along paths", caption, grid(tuple(panels), min(len(views), 4), 40.0), legend)
+    return Scene("Loss along paths", caption, grid(tuple(panels), columns, 40.0), legend)
 
 
 def separation(records: Sequence[Separation]) -> Scene:
@@ -211,6 +215,15 @@ def _view_name(view: str, views: Sequence[str]) -> str:
 def _highest(record: PathLosses) -> list[int]:
     height = np.where(record.done, np.nan_to_num(record.barrier[:, -1], nan=np.inf), -np.inf)
     return [int(k) for k in np.argsort(-height, kind="stable")[:PATHS] if record.done[k]]
+
+
+def _furthest(record: PathLosses, pairs: Sequence[int], most: int) -> list[int]:
+    """The losses that are drawn: the average, which is the last, and those that range furthest along some pairs."""
+    ranges = [
+        float(np.ptp(finite([record.loss[list(pairs), view]]).tolist() or [0.0])) for view in range(len(record.views))
+    ]
+    first = sorted(range(len(ranges)), key=lambda view: (view != len(ranges) - 1, -ranges[view]))
+    return sorted(first[:most])
 
 
 def _same_pair(record: PathLosses, first: PathLosses, pair: int) -> int | None:

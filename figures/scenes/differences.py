@@ -6,7 +6,8 @@ import numpy as np
 
 from analysis.results import AVERAGE, Array, Surface
 from figures import style
-from figures.marks import Axis, Contours, Panel, Scene, grid
+from figures.marks import Axis, Contours, Panel, Scene
+from figures.scenes.many import Most, on_a_page
 from figures.scenes.scales import common_scale, even_levels, finite, tick_texts
 from figures.scenes.trajectories import axis_words, blanks, geometry, plane_axes
 from figures.scenes.words import count, lone_words, sentences
@@ -41,17 +42,19 @@ def difference(one: Surface, other: Surface) -> Scene:
         Panel(name, x, y, (_contours(one, change, measured, label),), None, aspect)
         for name, change, measured in zip(names, changes, losses[1], strict=True)
     )
+    rows, few = on_a_page(panels, Most.large(list(changes)), COLUMNS, 66.0)
     first, second = _told_apart(one, other)
     caption = sentences(
         f"{'Log10 of the loss' if logarithmic else 'The loss'} with {second}, "
         f"{'minus the same' if logarithmic else 'minus the loss'} with {first}, over the {one.plane.recipe}.",
+        few,
         *_sizes(names, changes, losses[0], logarithmic),
         axis_words(one.plane, (x, y)),
         words,
         blanks(other),
         lone_words(changes),
     )
-    return Scene("What other conditions change", caption, grid(panels, COLUMNS, 66.0))
+    return Scene("What other conditions change", caption, rows)
 
 
 def _told_apart(one: Surface, other: Surface) -> tuple[str, str]:

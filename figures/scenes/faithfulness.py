@@ -11,6 +11,7 @@ from analysis.results import AVERAGE, Array, Faithfulness, Feet, PlaneStability
 from figures import style
 from figures.marks import Axis, Band, Column, Key, Line, Mark, Panel, Points, Row, Scene, Segments, grid
 from figures.scenes.conditions import causes_of_gaps
+from figures.scenes.many import FRAME, PAGE, Most, on_a_page
 from figures.scenes.scales import common_scale, finite, log_axis
 from figures.scenes.seeds import markers
 from figures.scenes.words import count, excluded, listed, seeds_of, sentences
@@ -51,14 +52,18 @@ def gap(feet: Sequence[Feet], order: Sequence[str] = ()) -> Scene:
     every = style.looks([*order, *(one.run.label for one in feet)])
     looks = {one.run.label: every[one.run.label].but(dash="solid") for one in feet}
     views = _views(feet)
-    scale = common_scale([np.concatenate([v for p in pairs for v in (p.true, p.foot)]) for pairs in views.values()])
+    losses = [np.concatenate([v for p in pairs for v in (p.true, p.foot)]) for pairs in views.values()]
+    scale = common_scale(losses)
     panels = tuple(_panel(title, pairs, scale == "log", looks) for title, pairs in views.items())
     lost = sum(int((~np.isfinite(one.true)).sum() + (~np.isfinite(one.foot)).sum()) for one in feet)
+    last = _distance(feet, looks)
+    rows, few = on_a_page(panels, Most.varied(losses), COLUMNS, 46.0, PAGE - last.height - FRAME)
     caption = sentences(
         f"Solid: true loss of the snapshots over {_examples(feet)}; dashed: loss at their feet, the nearest points of "
         f"the plane. One pair of lines a run, {seeds_of([one.run for one in feet])}.",
         "A gap means that a surface over the plane does not show the loss that the trajectory had there: the effect of "
         f"{causes_of_gaps(feet)}.",
+        few,
         "Bands: 95 % interval of the gap, paired over examples, around the dashed line.",
         _gap_words(views),
         "Logarithmic loss axes." if scale == "log" else "",
@@ -70,8 +75,7 @@ def gap(feet: Sequence[Feet], order: Sequence[str] = ()) -> Scene:
         Key("true loss", TRUE),
         Key("loss at the foot, in the plane", FOOT),
     )
-    rows = (*grid(panels, COLUMNS, 46.0), _distance(feet, looks))
-    return Scene("True loss beside the plane's loss below", caption, rows, legend)
+    return Scene("True loss beside the plane's loss below", caption, (*rows, last), legend)
 
 
 def _views(feet: Sequence[Feet]) -> dict[str, list[_Pair]]:

@@ -9,8 +9,9 @@ import numpy as np
 
 from analysis.results import Array, Shadow, Surface
 from figures import style
-from figures.marks import Axis, Column, Contours, Line, Mark, Panel, Path, Points, Relief, Row, Scene, grid
+from figures.marks import Axis, Column, Contours, Line, Mark, Panel, Path, Points, Relief, Row, Scene
 from figures.scenes.conditions import causes_of_relief, conditions, in_bfloat16
+from figures.scenes.many import FRAME, PAGE, Most, on_a_page
 from figures.scenes.scales import finite
 from figures.scenes.seeds import sparse
 from figures.scenes.trajectories import (
@@ -87,8 +88,12 @@ def flat(
         )
         for k, view in enumerate(shown)
     )
-    rows = (*grid(panels, COLUMNS, 66.0 if len(panels) > 1 else 95.0), *_strip(shadows, looks))
+    strip = _strip(shadows, looks)
+    tall = 66.0 if len(panels) > 1 else 95.0
+    room = PAGE - sum(row.height + FRAME for row in strip)
+    rows, few = on_a_page(panels, Most.varied([view.loss for view in shown]), COLUMNS, tall, room)
     caption = sentences(
+        few,
         _loss_words(surface, shown),
         axis_words(surface.plane, (x, y)),
         explained_words(surface.plane) if "of variance" not in y.label else "",
@@ -98,7 +103,8 @@ def flat(
         _shadow_words(shadows),
         _off_words(shadows),
     )
-    return Scene("Loss surface and trajectories" if shadows else "Loss surface", caption, rows, keys(looks))
+    title = "Loss surface and trajectories" if shadows else "Loss surface"
+    return Scene(title, caption, (*rows, *strip), keys(looks))
 
 
 def significant(surface: Surface, shadows: Sequence[Shadow] = (), order: Sequence[str] = ()) -> Scene:
@@ -156,7 +162,9 @@ def surface_relief(surface: Surface, shadows: Sequence[Shadow] = (), order: Sequ
         else ""
     )
     caption = sentences(_loss_words(surface, shown), geometry(surface.plane)[1].replace(", to equal scale", ""))
+    rows, few = on_a_page(panels, Most.varied([view.loss for view in shown]), COLUMNS, 74.0)
     caption = sentences(
+        few,
         caption,
         explained_words(surface.plane),
         blanks(surface),
@@ -165,7 +173,7 @@ def surface_relief(surface: Surface, shadows: Sequence[Shadow] = (), order: Sequ
         _off_words(shadows, drawn=""),
     )
     title = "Loss surface in relief, with trajectories at their true losses" if shadows else "Loss surface in relief"
-    return Scene(title, caption, grid(panels, COLUMNS, 74.0), keys(looks)[:-1])
+    return Scene(title, caption, rows, keys(looks)[:-1])
 
 
 def _looks(shadows: Sequence[Shadow], order: Sequence[str]) -> dict[str, Look]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -33,7 +33,7 @@ def interpolation(record: Interpolation, shadows: Sequence[Shadow] = (), order: 
     """
     fitted = replace(record.surface, loss=record.loss, done=np.asarray(np.isfinite(record.loss).all(0)))
     scene, shown = flat(fitted, shadows, order, views(fitted), _without_fit), views(record.surface)
-    dots = iter([_dots(record, view.title, view.loss) for view in shown])
+    dots = {view.title: _dots(record, view.title, view.loss) for view in shown}
     rows = tuple(replace(row, panels=tuple(_with(panel, dots) for panel in row.panels)) for row in scene.rows)
     keys = (Key("measured, used for the fit", USED), Key("measured, held out", HELD_OUT))
     caption = sentences(_error_words(record), scene.caption)
@@ -45,11 +45,11 @@ def _without_fit(fitted: Surface) -> str:
     return f"Blank: {count(missing, 'point')} next to measured losses that are not finite." if missing else ""
 
 
-def _with(panel: Panel, dots: Iterator[list[Mark]]) -> Panel:
+def _with(panel: Panel, dots: Mapping[str, list[Mark]]) -> Panel:
     """A panel with dots between its contours and what lies above them, if it has contours."""
     if not isinstance(panel.marks[0], Contours):
         return panel
-    return replace(panel, marks=(panel.marks[0], *next(dots), *panel.marks[1:]))
+    return replace(panel, marks=(panel.marks[0], *dots[panel.title], *panel.marks[1:]))
 
 
 def _dots(record: Interpolation, name: str, measured: Array) -> list[Mark]:

@@ -78,10 +78,10 @@ def loss_axis(label: str, *arrays: Array) -> Axis:
 
 
 def log_axis(label: str, *arrays: Array) -> Axis:
-    """A logarithmic axis for positive values, with ticks at round ones."""
+    """A logarithmic axis for positive values, with ticks at round ones; of no values one without any text."""
     values = finite(arrays)
     if values.size == 0:
-        return Axis(label, "log")
+        return Axis("", "linear", (0.0, 1.0), (0.0,), ("",))
     ticks = round_values(float(values.min()) / 1.5, float(values.max()) * 1.5)
     return Axis(label, "log", None, tuple(ticks.tolist()), tick_texts(ticks))
 

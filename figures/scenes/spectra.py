@@ -8,7 +8,8 @@ import numpy as np
 
 from analysis.results import AVERAGE, Array, EigenvalueHistory
 from figures import style
-from figures.marks import Axis, Column, Key, Line, Mark, Panel, Points, Scene, Segments, grid
+from figures.marks import Axis, Column, Key, Line, Mark, Panel, Points, Scene, Segments
+from figures.scenes.many import Most, on_a_page
 from figures.scenes.scales import finite, loss_axis, scale_of
 from figures.scenes.words import count, excluded, listed, seeds_of, sentences
 from figures.style import Look
@@ -24,6 +25,8 @@ def eigenvalues(histories: Sequence[EigenvalueHistory], pairs: int = 1, order: S
     looks = {history.run.label: every[history.run.label] for history in histories}
     operators = tuple(dict.fromkeys(task for history in histories for task in history.tasks))
     panels = tuple(_panel(operator, histories, pairs, looks) for operator in operators)
+    of = [np.concatenate([h.values[:, h.tasks.index(o)].ravel() for h in histories if o in h.tasks]) for o in operators]
+    rows, few = on_a_page(panels, Most.large(of), 2, 48.0)
     legend = tuple(Key(label, look) for label, look in looks.items())
     values = np.concatenate([np.ravel(h.values[..., :pairs]) for h in histories]) if histories else np.empty(0)
     loose = sum(int((~h.converged[..., :pairs].astype(bool)).sum()) for h in histories)
@@ -32,6 +35,7 @@ def eigenvalues(histories: Sequence[EigenvalueHistory], pairs: int = 1, order: S
         f"{'Largest eigenvalue' if pairs == 1 else f'First {pairs} eigenvalues'} of the Hessian of each loss on the "
         f"shared parameters, in loss per squared parameter unit, over {_examples(histories)}.",
         f"One line a run, {seeds_of([h.run for h in histories])}; bars are residuals.",
+        few,
         f"Logarithmic axis: {listed(logs)}." if logs else "",
         f"Hollow: {count(loose, 'value')} that did not converge." if loose else "All values converged.",
         _cut_words(panels, histories, pairs),
@@ -39,7 +43,7 @@ def eigenvalues(histories: Sequence[EigenvalueHistory], pairs: int = 1, order: S
     )
     if loose:
         legend += (Key("not converged", Look(style.FAINT, marker="circle", width=0.9).hollow),)
-    return Scene("Largest eigenvalues along training", caption, grid(panels, 2, 48.0), legend)
+    return Scene("Largest eigenvalues along training", caption, rows, legend)
 
 
 def _examples(histories: Sequence[EigenvalueHistory]) -> str:

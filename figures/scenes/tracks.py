@@ -8,8 +8,9 @@ import numpy as np
 
 from analysis.results import EigenvalueTracks
 from figures import style
-from figures.marks import Axis, Key, Mark, Panel, Points, Scene, grid
+from figures.marks import Axis, Key, Mark, Panel, Points, Scene
 from figures.scenes.barred import DOUBT, Series, broken, level, marks, title_of, value_axis
+from figures.scenes.many import Most, on_a_page
 from figures.scenes.scales import finite
 from figures.scenes.words import count, excluded, listed, sentences
 from figures.style import Look
@@ -30,6 +31,7 @@ def tracked_eigenvalues(tracks: EigenvalueTracks) -> Scene:
     curve that could not be followed. The step-size line is drawn where there is one within reach.
     """
     panels = tuple(_panel(tracks, number) for number in range(len(tracks.tasks)))
+    rows, few = on_a_page(panels, Most.large([tracks.values[:, o] for o in range(len(tracks.tasks))]), 2, 48.0)
     curves = sum(len(tracks.numbers(o)) for o in range(len(tracks.tasks)))
     lost = sum(len(tracks.lost(o)) for o in range(len(tracks.tasks)))
     grouped, loose = int(tracks.grouped.sum()), int((~tracks.converged.astype(bool)).sum())
@@ -45,6 +47,7 @@ def tracked_eigenvalues(tracks: EigenvalueTracks) -> Scene:
         f"{count(curves, 'curve')}, each followed by the overlap of its vector with the next snapshot's, at least "
         f"{tracks.threshold:.2f}; {count(lost, 'curve')} lost before the end, {once} of all seen at one "
         "snapshot only.",
+        few,
         f"Squares: {count(grouped, 'value')} closer to another than {tracks.closeness:.1%} of the largest, or than "
         "residuals tell: the space of the group is followed."
         if grouped
@@ -56,7 +59,7 @@ def tracked_eigenvalues(tracks: EigenvalueTracks) -> Scene:
         excluded(broken(tracks.values), "eigenvalues"),
     )
     title = f"Eigenvalues followed along training: {tracks.run.name}{_other(tracks)}"
-    return Scene(title, caption, grid(panels, 2, 48.0), tuple(key for key, seen in there if seen))
+    return Scene(title, caption, rows, tuple(key for key, seen in there if seen))
 
 
 def layer_eigenvalues(by_layer: Mapping[str, EigenvalueTracks]) -> Scene:
@@ -75,17 +78,18 @@ def layer_eigenvalues(by_layer: Mapping[str, EigenvalueTracks]) -> Scene:
         drawn = [m for layer, one in series.items() for m in marks(one, looks[layer], layer, "eigenvalue", axis.scale)]
         panels.append(Panel(title_of(name), Axis("step"), axis, tuple(drawn)))
     loose = int(sum((~t.converged[..., 0].astype(bool)).sum() for t in by_layer.values()))
+    seen = [np.concatenate([t.values[:, o, 0] for t in by_layer.values()]) for o in range(len(first.tasks))]
+    rows, few = on_a_page(panels, Most.large(seen), 2, 48.0)
     caption = sentences(
         f"First eigenvalue of the {first.matrix} of each loss on the parameters of one layer, the others held fixed; "
         f"over {count(first.examples, 'evaluation example')}; run {first.run.name}. Bars are residuals.",
+        few,
         f"{count(loose, 'value')} did not converge." if loose else "All values converged.",
         _log_words(tuple(panels)),
         excluded(broken(*(t.values[..., 0] for t in by_layer.values())), "eigenvalues"),
     )
     legend = (*(Key(layer, look) for layer, look in looks.items()), *((UNSURE,) if loose else ()))
-    return Scene(
-        f"Eigenvalues layer by layer: {first.run.name}{_other(first)}", caption, grid(tuple(panels), 2, 48.0), legend
-    )
+    return Scene(f"Eigenvalues layer by layer: {first.run.name}{_other(first)}", caption, rows, legend)
 
 
 def _other(tracks: EigenvalueTracks) -> str:

@@ -114,6 +114,23 @@ def test_every_subset_layer_and_matrix_has_a_group_of_its_own(run, tmp_path):
     )
 
 
+def test_densities_of_former_settings_go_with_their_spectrum_and_those_of_other_subsets_stay(run, tmp_path):
+    chosen = HessianSettings(at=[4], top=1, density=True, probes=3, degree=4, trace=6)
+    examine(desk(run, tmp_path / "results.h5"), chosen)
+    examine(desk(run, tmp_path / "results.h5"), chosen.model_copy(update={"on": ["all"]}))
+    kinds, operators = ("density", "moments"), ("task1", "task2", "average")
+    every = {f"{kind}{suffix}/averaged-0/{name}/4" for kind in kinds for suffix in ("", "-all") for name in operators}
+    assert {group for group in records(tmp_path / "results.h5") if group.startswith(kinds)} == every
+    examine(
+        desk(run, tmp_path / "results.h5"),
+        HessianSettings(at=[0], top=1, density=True, probes=5, degree=6, trace=6, tasks=["task1"]),
+    )
+    found = records(tmp_path / "results.h5")
+    left = {group for group in every if "-all/" in group}
+    assert {group for group in found if group.startswith(kinds)} == left | {f"{k}/averaged-0/task1/0" for k in kinds}
+    assert (found["spectrum/averaged-0"].steps.tolist(), found["spectrum-all/averaged-0"].steps.tolist()) == ([0], [4])
+
+
 def test_records_of_single_snapshots_join_to_that_of_all(run):
     problem = problems.load(NAME.name, NAME.settings)
     compared = examining.agreement.Compared(2, draws=50)

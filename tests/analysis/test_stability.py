@@ -77,6 +77,11 @@ def test_every_strategy_with_every_optimiser_is_read_back_equal(name):
             assert line.words.startswith(f"No step-size line: trained with {name}")
 
 
+def test_numbers_of_numpy_in_earlier_files_are_read():
+    text = "Averaged(optimiser=Adam(betas=(np.float32(0.5), 0.9), lr=np.float64(0.1)), reduction=Sum())"
+    assert parse_strategy(text) == Averaged(Optimiser("Adam", betas=(0.5, 0.9), lr=0.1))
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -160,6 +165,40 @@ def test_the_lines_of_a_task_and_of_the_average_are_where_steps_diverge_or_none_
             assert diverges(strategy, [line.values[-1] * factor] * 3) == far
 
 
+@pytest.mark.parametrize("name", ["AdamW", "Adam"])
+@pytest.mark.parametrize(("decay", "momentum", "stated"), [(5.0, 0.9, 95 / 3), (0.0, 0.9, 380 / 3), (3.0, 0.5, 11.0)])
+def test_adatask_decays_the_weights_once_a_task(name, decay, momentum, stated):
+    """A step is theta <- (1 - T rate decay) theta - rate v, v <- b v + (1 - b) T lambda theta, which is linear; torch's
+    own steps of three optimisers grow where its largest eigenvalue does.
+    """
+    settings = {"weight_decay": decay} | ({"decoupled_weight_decay": True} if name == "Adam" else {})
+    optimiser = Optimiser(name, lr=0.1, betas=(momentum, KEPT), **settings)
+    line = step_line(said(AdaTask(optimiser)), preconditioned=True)
+    np.testing.assert_allclose(line.values[-1], stated)
+    np.testing.assert_allclose(line.values[0], step_line(said(Averaged(optimiser)), True).values[0])
+    assert ("3 weight decays, one a task" in line.words) == bool(decay)
+    for factor, far in ((0.97, False), (1.03, True)):
+        pull = 3 * (1 - momentum) * stated * factor
+        step = [[1 - 0.3 * decay - 0.1 * pull, -0.1 * momentum], [pull, momentum]]
+        assert (max(abs(np.linalg.eigvals(step))) > 1) == far
+        assert grows(optimiser, stated * factor, count=3) == far
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.7])
+@pytest.mark.parametrize("weight", [0.5, 3.0])
+def test_the_line_of_one_task_alone_is_that_of_its_weighted_loss(weight, decay):
+    optimiser = Optimiser("SGD", lr=0.1, weight_decay=decay)
+    for strategy in (Averaged(optimiser, Weights(weight)), Grouped(Count(1), optimiser, reduction=Weights(weight))):
+        line = step_line(said(strategy, ("t0",)))
+        assert line.values.tolist() == [(20 - decay) / weight] * 2
+        assert line.words.endswith(f" The loss has the weight {weight:g}: the line is at 1/{weight:g} of that.")
+        for factor, far in ((0.97, False), (1.03, True)):
+            assert diverges(strategy, [line.values[0] * factor]) == far
+    climbing = step_line(said(Averaged(optimiser, Weights(-weight)), ("t0",)))
+    assert np.isnan(climbing.values).all()
+    assert climbing.words == f"No step-size line: the loss has the weight {-weight:g}, so steps climb."
+
+
 def test_the_averages_curvature_says_nothing_of_steps_in_turn():
     """Equal tasks diverge at 2 / rate, not at a T-th of it; one task with all of the curvature at T-th of that."""
     strategy = Alternating(Optimiser("SGD", lr=0.05))
@@ -216,12 +255,33 @@ def test_preconditioned_lines_are_where_steps_diverge_with_the_preconditioner_he
         assert grows(optimiser, line * factor) == far
 
 
-def grows(optimiser, curvature, p=4.0):
+def grows(optimiser, curvature, p=4.0, count=1):
     """Whether torch's own steps grow on a quadratic with P^(1/2) H P^(1/2) = `curvature`, P = 1 / sqrt(v) held at p: so
-    near the minimum that gradients do not change v, and so late that nothing is corrected for a bias.
+    near the minimum that gradients do not change v, and so late that nothing is corrected for a bias. Several
+    optimisers add up what each does from the same place.
     """
     near = 1e-12
     theta = nn.Parameter(torch.zeros(1, dtype=torch.float64))
+    several = [_held(optimiser, theta, p) for _ in range(count)]
+    with torch.no_grad():
+        theta.fill_(near)
+    furthest = 0.0
+    for _ in range(600):
+        start = theta.detach().clone()
+        theta.grad, moved = curvature / p * start, -(count - 1) * start
+        for made in several:
+            with torch.no_grad():
+                theta.copy_(start)
+            made.step()
+            moved = moved + theta.detach()
+        with torch.no_grad():
+            theta.copy_(moved)
+        furthest = max(furthest, abs(float(theta.detach())))
+    return furthest > 1e3 * near
+
+
+def _held(optimiser, theta, p):
+    """Torch's optimiser whose second moments make the preconditioner p, and are not changed by small gradients."""
     made = optimiser.build([theta])
     theta.grad = torch.zeros_like(theta)
     made.step()
@@ -231,14 +291,7 @@ def grows(optimiser, curvature, p=4.0):
             state[key].fill_(p**-2)
     if "exp_avg" in state:
         state["step"] = torch.tensor(1e17, dtype=torch.float64)
-    with torch.no_grad():
-        theta.fill_(near)
-    furthest = 0.0
-    for _ in range(600):
-        theta.grad = curvature / p * theta.detach()
-        made.step()
-        furthest = max(furthest, abs(float(theta.detach())))
-    return furthest > 1e3 * near
+    return made
 
 
 @pytest.mark.parametrize(

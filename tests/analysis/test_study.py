@@ -410,6 +410,13 @@ def test_a_problem_without_shared_parameters_is_refused_before_anything_is_writt
     assert not (tmp_path / "new").exists()
 
 
+def test_a_budget_that_is_too_small_is_refused_before_anything_is_trained(tmp_path):
+    chosen = settings(surface={"nx": 13, "ny": 13, "adaptive": 0.05})
+    with pytest.raises(LandscapeError, match="allows 33 evaluations: expected 108 or more"):
+        Study(chosen, tmp_path / "new", Told())
+    assert not (tmp_path / "new").exists()
+
+
 def test_eigenvalues_at_named_steps_replace_those_at_others(study):
     work = bench(study, RUNS[:1])
     (spread,) = work.eigenvalues(HessianSettings(snapshots=2, top=1))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from analysis import archive, planes, recipes, survey
+from analysis import archive, estimates, planes, recipes, survey
 from analysis.desk import Desk
 from analysis.results import (
     ConflictMap,
@@ -264,11 +266,26 @@ def test_an_adaptive_survey_keeps_measured_and_interpolated_points_apart(desk):
         ),
         ({"engine": "sequentail:16"}, r"unknown engine|expected .*sequential"),
         ({"max_memory": "many"}, r"expected an amount of memory above zero, such as 2GiB or 500MiB, got 'many'"),
+        (
+            {"nx": 13, "ny": 13, "adaptive": 0.05},
+            r"a budget of 20% of 13 by 13 points allows 33 evaluations: expected 108 or more, 90 held out and 18 for",
+        ),
     ],
 )
-def test_words_that_mean_nothing_are_refused_before_anything_is_written(desk, words, message):
-    with pytest.raises(LandscapeError, match=message):
-        survey.survey(desk, settings(**words))
+def test_what_means_nothing_is_refused_before_anything_is_written_also_by_the_plan(desk, words, message):
+    for make in (survey.plan, survey.survey):
+        with pytest.raises(LandscapeError, match=message):
+            make(desk, settings(**words))
+    assert not desk.results.path.exists()
+
+
+def test_gradients_of_no_shared_parameters_are_refused_before_anything_is_written(desk, monkeypatch):
+    slots = tuple(replace(slot, owner=desk.problem.names[0]) for slot in desk.problem.layout.slots)
+    monkeypatch.setattr(desk.problem, "layout", replace(desk.problem.layout, slots=slots))
+    for make in (survey.plan, survey.survey):
+        with pytest.raises(LandscapeError, match="the problem has no shared parameters: expected some that several"):
+            make(desk, settings(plane="random", conflict=True))
+    assert not desk.results.path.exists()
 
 
 @pytest.mark.parametrize(
@@ -416,6 +433,18 @@ def test_a_plan_counts_the_conflict_map_and_every_condition(desk):
     assert words.startswith("24 points, ")
     assert words.endswith("; and 12 points with 3 gradients each")
     assert "gradients" not in survey.plan(desk, settings())
+
+
+def test_a_plan_of_an_adaptive_surface_counts_what_is_measured_and_the_whole_conflict_map(desk):
+    chosen = settings(nx=20, ny=30, adaptive=0.5, budget=0.29, conflict=True)
+    words = survey.plan(desk, chosen)
+    assert words.startswith("174 points, "), "0.29 x 600 is 173.99999999999997 in floating point"
+    assert words.endswith("; and 600 points with 3 gradients each")
+    assert estimates.points_of(chosen) == 174
+    survey.survey(desk, chosen)
+    found = archive.load_all(desk.results.path)
+    assert found["interpolation/principal"].record.surface.done.sum() <= 174
+    assert found["conflict/principal"].record.done.sum() == 600
 
 
 def test_vectors_of_anything_but_real_numbers_and_steps_of_other_digits_are_refused(desk, tmp_path):

@@ -209,6 +209,15 @@ def test_subsets_whose_safe_names_coincide_stand_beside_each_other(two: Desk) ->
     assert len([name for name in drawn if name.startswith("tracks-")]) == 3
 
 
+def test_a_subset_and_a_label_that_join_to_one_title_have_figures_of_their_own(two: Desk) -> None:
+    two.do("hessian", "a.h5", "b.h5", *COMMANDS["hessian"])
+    found = archive.load_all(two.folder / "results.h5")
+    one, other = (found[f"eigenvalues/averaged-{seed}"] for seed in (0, 1))
+    named = gather._curvatures({"eigenvalues-x-0/m-0": one, "eigenvalues/m-0-x-0": other})
+    assert [about.title for about in named] == ["m-0-x-0", "m-0-x-0"]
+    assert [about.tracks for about in named] == [one.record, other.record]
+
+
 def test_another_label_of_a_finished_run_is_refused(two: Desk) -> None:
     two.refuse(r"a\.h5 holds a run with label averaged, expected mine", "train", "quadratic", *SHORT, "--label", "mine",
                "--out", "a.h5", "--quiet")  # fmt: skip

@@ -119,3 +119,4 @@ def test_mistakes_are_one_sentence_and_leave_nothing(full: Desk, words: str, mes
     assert re.search(message, ran.err), ran.err
     assert ran.err.count("\n") <= 3, "one sentence, after the stages that were done"
     assert "Traceback" not in ran.err
+    assert not (full.folder / "broken.h5").exists()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from analysis import alternation, archive, task_losses
+from cli import theory
 from tests.cli.desk import MODELS, SHORT, Desk
 
 QUICK = ("--orders", "none", "--ladder", "2")
@@ -31,6 +32,10 @@ def test_a_run_gets_a_record_a_table_and_a_verdict(full: Desk) -> None:
     for words in ("task1", "average", "verdict", "second-order prediction", "gradients agree more", "new.h5"):
         assert words in ran.out
     assert re.search(r"averaged-0: 2 snapshots, each 12 Hessian products, 51 gradients and 19 forward passes", ran.err)
+
+
+def test_a_remainder_of_nothing_is_a_dash() -> None:
+    assert [theory._known(value, ".1%") for value in (float("nan"), 0.25, float("inf"))] == ["\u2013", "25.0%", "inf%"]
 
 
 def test_facts_for_scripts_are_those_of_the_record(full: Desk) -> None:

@@ -128,6 +128,20 @@ def test_the_remainder_is_drawn_against_the_rate_beside_a_line_in_proportion():
     assert "power 3.00 of the rate" in scene.caption
 
 
+def test_where_there_is_no_remainder_nothing_is_announced_and_it_is_said():
+    exact = record()
+    exact = replace(exact, measured=exact.rates[:, None] ** 2 * (exact.predicted / exact.rate**2)[:, None])
+    scene = scenes.alternation_remainder([exact])
+    assert scene.legend == ()
+    assert [panel.title for panel in scene.panels] == ["one: none", "two: none", "average of the tasks: none"]
+    assert not any(panel.marks or panel.x.label or any(panel.y.texts) for panel in scene.panels)
+    assert all(axis.ticks and axis.scale == "linear" for panel in scene.panels for axis in (panel.x, panel.y))
+    assert "There is no remainder, and nothing is drawn: one, two and average of the tasks." in scene.caption
+    nothing = replace(exact, measured=0 * exact.measured, predicted=0 * exact.predicted)
+    cells = [row[-2].text for row in alternation_table([nothing]).rows]
+    assert cells == ["\u2013"] * 3
+
+
 def test_cells_hold_the_tensor_with_the_heads_part_and_star_what_counts():
     found = record(("one", "two", "three"))
     scene = scenes.curvature_tensor(found, 1)

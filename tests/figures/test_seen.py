@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import fields, replace
-from itertools import pairwise
+from itertools import combinations, pairwise
 
+import matplotlib
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 from analysis.movement import MEASURES
 from figures import interactive, scenes, static, style
@@ -15,6 +18,8 @@ from figures.marks import Band, Contours, Line, Path, Points, Relief, lone
 from tests.figures import curvature, records
 from tests.figures.test_alternation_scenes import record
 from tests.figures.test_conflict_scenes import conflict
+from tests.figures.test_connection_scenes import path_losses
+from tests.figures.test_faithfulness_scenes import feet
 from tests.figures.test_movement_scenes import displacements, moved, walk
 
 FEW = [(0, 0), (3, 3), (6, 6), (2, 5), (5, 1)]
@@ -216,3 +221,177 @@ def test_long_texts_lose_their_middle_and_of_two_names_both_stay(text, room, sho
     found = shortened(text, room)
     assert len(found) <= max(room, 3)
     assert found == short
+
+
+MANY = tuple(f"a rather long task name {k}" for k in range(20))
+
+
+def agreement_of_many(snapshots=4):
+    """Every cosine of pair k is (k - 95) / 100; of the 190 the first is the least and the last the largest."""
+    cosine = np.tile((np.arange(190) - 95) / 100, (snapshots, 1))
+    couples = tuple(f"{a} and {b}" for a, b in combinations(MANY, 2))
+    norms = np.tile(np.arange(1.0, 22.0), (snapshots, 1))
+    return curvature.agreement(
+        tasks=(*MANY, "average"),
+        steps=10 * np.arange(snapshots),
+        couples=couples,
+        pairs=tuple(f"{a} and {b}" for a, b in combinations((*MANY, "average"), 2)),
+        angles=np.full((snapshots, 210, 2), 45.0),
+        space_error=np.zeros((snapshots, 21)),
+        cosine=cosine,
+        cosine_stderr=0 * cosine,
+        **dict.fromkeys(("conflict", "conflict_low", "conflict_high"), 0.5 - cosine / 2),
+        norm=norms,
+        norm_stderr=0 * norms,
+        **{name: np.ones((snapshots, 21, 2)) for name in ("values", "residuals")},
+        converged=np.ones((snapshots, 21, 2), bool),
+        gap=np.ones((snapshots, 21)),
+        cross=np.ones((snapshots, 21, 21, 2)),
+    )
+
+
+def tracks_of_many():
+    one = curvature.tracks()
+    every = [0] * 20 + [2]
+    values = {name: getattr(one, name)[:, every] for name in VALUES}
+    values["values"] = values["values"] * np.arange(21)[:, None]
+    return replace(one, tasks=(*MANY, "average"), line=one.line[every], **values)
+
+
+VALUES = ("values", "residuals", "converged", "track", "match", "grouped", "overlaps", "low", "high", "resolved")
+SHADOWS = [records.shadow(tasks=MANY)]
+PAGES = {
+    "surface": lambda: scenes.surface(records.surface(MANY), SHADOWS),
+    "significant": lambda: scenes.significant(records.surface(MANY), SHADOWS),
+    "relief": lambda: scenes.surface_relief(records.surface(MANY), SHADOWS),
+    "gap": lambda: scenes.gap([feet(tasks=MANY)]),
+    "differences": lambda: scenes.difference(
+        records.surface(MANY), replace(records.surface(MANY), loss=2 * records.surface(MANY).loss, split="training")
+    ),
+    "tracks": lambda: scenes.tracked_eigenvalues(tracks_of_many()),
+    "layers": lambda: scenes.layer_eigenvalues({"first": tracks_of_many(), "second": tracks_of_many()}),
+    "eigenvalues": lambda: scenes.eigenvalues([records.history(tasks=MANY)]),
+}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_of_many_tasks_those_that_differ_most_fit_a_page_with_the_average(name):
+    scene = PAGES[name]()
+    assert static.size(scene)[1] < 240
+    titles = [panel.title for panel in scene.panels if panel.title != "distance off the plane"]
+    assert len(titles) == 12
+    assert titles[-1].startswith("average of ")
+    if name not in ("eigenvalues", "differences"):  # of which all are equal
+        assert titles[:-1] == list(MANY[9:])
+    assert re.search(
+        "Of 21 losses 12 are drawn: those (whose values range furthest|of the largest values)", scene.caption
+    )
+    assert all(box.height > 18 and box.width > 18 for box in plan(scene).boxes)
+
+
+def test_few_tasks_are_drawn_all_as_they_were():
+    scene = scenes.surface(records.surface(), [records.shadow()])
+    assert [(row.columns, row.height) for row in scene.rows] == [(2, 66.0), (2, 66.0), (1, 22.0)]
+    assert "are drawn: those" not in scene.caption
+
+
+def test_of_many_pairs_of_gradients_the_median_the_range_and_the_ends_are_drawn():
+    scene = scenes.gradient_agreement(agreement_of_many())
+    first, last = f"{MANY[0]} and {MANY[1]}", f"{MANY[18]} and {MANY[19]}"
+    keys = [key.label for key in scene.legend]
+    assert keys == ["average of the tasks", first, last, "median", "least to largest"]
+    assert static.size(scene)[1] < 130
+    norm, cosine, conflict = scene.panels
+    for panel, (low, middle, high) in (
+        (norm, (1, 10.5, 20)),
+        (cosine, (-0.95, -0.005, 0.94)),
+        (conflict, (3.0, 50.25, 97.5)),
+    ):
+        (band,) = [mark for mark in panel.marks if isinstance(mark, Band)]
+        np.testing.assert_allclose([band.low, band.high], [[low] * 4, [high] * 4])
+        (line,) = [mark for mark in panel.marks if isinstance(mark, Line) and mark.group == "median"]
+        np.testing.assert_allclose(line.y, middle)
+        assert {mark.group for mark in panel.marks if mark.group} <= set(keys)
+    drawn = {mark.group: mark.y[0] for mark in cosine.marks if isinstance(mark, Line)}
+    assert (drawn[first], drawn[last]) == (-0.95, 0.94)
+    assert "Of 20 tasks and 190 pairs the median and the range are drawn, and the pairs of the least" in scene.caption
+    assert f"cosine on average: {first} and {last}." in scene.caption
+
+
+def test_pairs_are_apart_at_one_snapshot_too():
+    one, couples = at_one_snapshot(curvature.agreement()), ("one and two", "one and three", "two and three")
+    names = ("cosine", "cosine_stderr", "conflict", "conflict_low", "conflict_high")
+    changes = {name: np.repeat(getattr(one, name), 3, axis=1) for name in names}
+    scene = scenes.gradient_agreement(replace(one, couples=couples, **changes))
+    assert "Pairs are drawn a little apart." in scene.caption
+    for panel in scene.panels[1:]:
+        places = {mark.group: float(mark.x[0]) for mark in panel.marks if isinstance(mark, Points)}
+        assert [places[name] for name in couples] == pytest.approx([-0.012, 0.0, 0.012])
+
+
+def test_titles_of_pairs_leave_out_what_all_names_begin_with():
+    scene = scenes.principal_angles(agreement_of_many())
+    assert [panel.title for panel in scene.panels] == [f"\u20260 and \u2026{k}" for k in range(1, 7)]
+    assert "\u2026 stands for what the names of all tasks begin with, 'a rather long task name '." in scene.caption
+    assert scenes.principal_angles(curvature.agreement()).panels[0].title == "one and two"
+
+
+def clear(scene):
+    """Whether on every axis no text of a tick touches the next one, and every label is on the paper."""
+    with matplotlib.rc_context(static.RC):
+        figure = static.figure(scene)
+        FigureCanvasAgg(figure).draw()
+        paper = figure.bbox
+        for axes in figure.axes:
+            for axis in (axes.xaxis, axes.yaxis):
+                texts = [t.get_window_extent() for t in axis.get_ticklabels() if t.get_visible() and t.get_text()]
+                texts = [box for box in texts if box.width and paper.fully_overlaps(box)]
+                assert not any(a.overlaps(b) for a, b in pairwise(texts)), [t.get_text() for t in axis.get_ticklabels()]
+                label = axis.get_label().get_window_extent()
+                assert not axis.get_label_text() or (label.x0 >= paper.x0 and label.x1 <= paper.x1)
+    return True
+
+
+def thin():
+    """A plane whose second axis shows nothing of the runs."""
+    wide = records.surface(("one",), nx=5, ny=3)
+    return replace(wide, x=np.linspace(-1.6, 1.6, 5), y=np.linspace(-0.04, 0.04, 3))
+
+
+def zero_sharpness():
+    one = at_one_snapshot(curvature.sharpness())
+    return replace(one, eigenvalue=0 * one.eigenvalue, residual=0 * one.residual, mean_rise=1e-13 * one.mean_rise)
+
+
+def short_run():
+    return replace(moved(), seconds=1e-3 * np.asarray(moved().seconds))
+
+
+TIGHT = {
+    "thin plane": lambda: scenes.surface(thin()),
+    "sharpness of zero": lambda: scenes.sharpness(zero_sharpness()),
+    "seconds": lambda: scenes.movement([short_run()], [], "net"),
+    "six characters": lambda: scenes.gradient_agreement(
+        replace(curvature.agreement(), norm=-0.0256 - 1e-4 * np.arange(12.0).reshape(4, 3))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TIGHT)
+def test_ticks_do_not_touch_and_labels_are_on_the_paper(name):
+    assert clear(TIGHT[name]())
+
+
+@pytest.mark.parametrize(("tasks", "pairs", "views"), [(1, 4, 1), (3, 4, 4), (7, 2, 8), (20, 1, 16)])
+def test_paths_of_many_tasks_fit_a_page(tasks, pairs, views):
+    names = (*MANY[:tasks], "average") if tasks > 1 else MANY[:1]
+    excess = np.tile(np.arange(1.0, len(names) + 1)[:, None] * np.array([0.0, 1.0, 2.0, 1.0, 0.0]), (6, 1, 1))
+    ends = {"starts": ("a",) * 6, "ends": tuple("bcdefg"), "length": np.ones(6), "done": np.ones(6, bool)}
+    arrays = {"loss": 1 + excess, "stderr": excess, "excess": excess, "excess_stderr": excess}
+    scene = scenes.paths([path_losses(views=names, **ends, **arrays)])
+    assert static.size(scene)[1] < 260
+    assert len(scene.panels) == pairs * views
+    assert scene.panels[-1].title == f"{pairs}: {names[-1]}"
+    assert ("Of 21 losses the 16 that range furthest" in scene.caption) == (tasks == 20)
+    if tasks == 20:
+        assert [panel.title for panel in scene.panels] == [f"1: {name}" for name in names[5:]]

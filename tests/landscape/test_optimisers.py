@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -131,3 +132,34 @@ def test_settings_that_are_not_finite_are_refused(value: float) -> None:
     for key in ("lr", "weight_decay"):
         with pytest.raises(LandscapeError, match=rf"^expected finite settings of SGD, got {key}=-?(inf|nan)$"):
             Optimiser("SGD", **{key: value})
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        ({"lr": torch.tensor(0.125)}, "lr=0.125"),
+        ({"lr": torch.tensor([0.125], requires_grad=True)}, "lr=0.125"),
+        ({"lr": np.float64(0.1)}, "lr=0.1"),
+        ({"lr": np.array(0.1), "amsgrad": np.bool_(True)}, "amsgrad=True, lr=0.1"),
+        ({"betas": (torch.tensor(0.75), np.float32(0.5))}, "betas=(0.75, 0.5)"),
+        ({"betas": torch.tensor([0.75, 0.5])}, "betas=(0.75, 0.5)"),
+        ({"betas": [np.float64(0.9), 0.99]}, "betas=[0.9, 0.99]"),
+    ],
+    ids=str,
+)
+def test_settings_that_are_tensors_or_numbers_of_numpy_are_kept_as_plain_ones(given: dict[str, Any], kept: str) -> None:
+    optimiser = Optimiser("Adam", **given)
+    assert repr(optimiser) == f"Adam({kept})"
+    assert optimiser.rate == dict(optimiser.settings).get("lr", 1e-3)
+    assert eval(repr(optimiser), {"Adam": lambda **settings: Optimiser("Adam", **settings)}) == optimiser
+
+
+@pytest.mark.parametrize("given", [{"lr": torch.tensor(float("nan"))}, {"eps": np.float32("inf")}], ids=str)
+def test_settings_that_are_not_finite_are_refused_however_they_are_given(given: dict[str, Any]) -> None:
+    with pytest.raises(LandscapeError, match=r"expected finite settings of Adam, got (lr=nan|eps=inf)"):
+        Optimiser("Adam", **given)
+
+
+def test_several_rates_are_refused_in_one_sentence() -> None:
+    with pytest.raises(LandscapeError, match=r"Adam\(lr=\(.*\)\) cannot be made .*: expected the settings of torch"):
+        Optimiser("Adam", lr=torch.tensor([0.1, 0.2]))
