@@ -113,7 +113,8 @@ def find_owners(
     seen.require_each_reaches()
     _warn_of_lost(leaves, moved, [name for name in names if not seen.reached_by(name)], losses, few)
     owners = [stated.owner(name) or _found(name, seen.reached_by(name), tasks, stated) for name in names]
-    return owners, torch.cat(seen.losses[1:], 1) if len(seen.losses) > 1 else torch.zeros(len(tasks), 0)
+    none = seen.losses[0][:, :0]
+    return owners, torch.cat([none, *seen.losses[1:]], 1)
 
 
 def _warn_of_lost(leaves: Leaves, moved: Leaves, unreached: Sequence[str], losses: Losses, few: Batch) -> None:
