@@ -162,7 +162,7 @@ class _Gauge:
         require_layout(plane, problem.layout)
         require_shared(problem)
         positions = problem.layout.index()
-        Location(problem, plane.origin, plane.buffers).require_gradients()
+        self._at_origin: Location | None = Location(problem, plane.origin, plane.buffers)
         problem, _ = sufficient(problem)
         self.seed = seed
         self._problem, self._index = problem, index_tensor(positions, problem.device)
@@ -175,6 +175,9 @@ class _Gauge:
         self.pieces = torch.split(order, max(1, min(problem.micro_batch, count // PIECES)))
 
     def at(self, x: float, y: float) -> _Agreement:
+        if self._at_origin is not None:  # only where something is measured
+            self._at_origin.require_gradients()
+            self._at_origin = None
         theta = (self._origin + x * self._basis[0] + y * self._basis[1]).to(self._problem.dtype)
         return _agreement(self._moments(theta))
 
