@@ -60,10 +60,10 @@ class _Known:
     theta: Tensor
 
     def covers(self, other: _Known) -> bool:
-        """What is right for some tensors is so for a multiple of it, and near it. A block of a matrix is looked at by
-        itself: a small one, all wrong, is next to nothing in the whole.
+        """What is right for some tensors is so for a multiple of it, and near it; a gradient is where a curvature is. A
+        block of a matrix is looked at by itself: a small one, all wrong, is next to nothing in the whole.
         """
-        if not (self.kind == other.kind and self.names == other.names):
+        if other.kind not in (self.kind, None) or self.names != other.names:
             return False
         tasks = tuple(tuple(task for task, _ in one.weights) for one in (self, other))
         same = self.weights == other.weights or (len(tasks[0]) == 1 and tasks[0] == tasks[1])
@@ -73,9 +73,9 @@ class _Known:
 _KNOWN: WeakKeyDictionary[Problem, list[_Known]] = WeakKeyDictionary()
 
 
-def require_derivatives(block: Block, second: bool = True) -> list[str]:
-    """Holds the gradient of a block's loss, and where `second` is set its curvature, against differences along a random
-    direction; see `analysis.derivatives`. Says in words what could not be told.
+def require_derivatives(block: Block) -> list[str]:
+    """Holds the gradient of a block's loss, and its curvature, against differences along a random direction; see
+    `analysis.derivatives`. Says in words what could not be told.
 
     They are computed in float64, by a copy of the model where it can be, on at most `EXAMPLES` examples drawn from
     all.
@@ -89,19 +89,28 @@ def require_derivatives(block: Block, second: bool = True) -> list[str]:
     Raises:
         LandscapeError: derivatives that are not those of the loss, with the module at fault where it is found.
     """
+    return _required(block, block.kind)
+
+
+def require_gradient(block: Block) -> list[str]:
+    """As `require_derivatives`, of the gradient alone. Cost: 2 gradients of at most `EXAMPLES` examples."""
+    return _required(block, None)
+
+
+def _required(block: Block, kind: Kind | None) -> list[str]:
     loss, known = block.loss, _KNOWN.setdefault(block.problem, [])
     names = frozenset((*loss.rows.names, *loss.columns.names))
     theta = loss.local.theta
     some = theta[:: max(1, len(theta) // SAMPLE)].double().clone()
-    asked = _Known(block.kind if second else None, loss.weights, names, some)
+    asked = _Known(kind, loss.weights, names, some)
     each = [replace(asked, weights=((task, 1.0),)) for task, _ in loss.weights]
-    wanted = [[asked]] if isinstance(block.kind, Fisher) else [[asked], each]
+    wanted = [[asked]] if isinstance(kind, Fisher) else [[asked], each]
     if any(all(any(one.covers(part) for one in known) for part in parts) for parts in wanted):
         return []
-    looked_at, found = _looked_at(_square(block, names), second)
+    looked_at, found = _looked_at(_square(block, names), kind is not None)
     if found.gradient.wrong or found.product.wrong:
         return _wrong(looked_at, found)
-    if found.gradient.told and (found.product.told or not second):
+    if found.gradient.told and (found.product.told or kind is None):
         known.append(asked)
     open_ones = [
         word for word, one in (("gradient", found.gradient), (block.kind.label, found.product)) if not one.passed
@@ -295,4 +304,4 @@ class _Cuts(TorchFunctionMode):
         return func(*args, **(kwargs or {}))
 
 
-__all__ = ["EXAMPLES", "Verdict", "require_derivatives"]
+__all__ = ["EXAMPLES", "Verdict", "require_derivatives", "require_gradient"]

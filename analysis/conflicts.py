@@ -4,9 +4,9 @@ gain without another's loss.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import combinations
+from itertools import combinations, product
 
 import numpy as np
 import torch
@@ -59,6 +59,9 @@ def mapping(
     gradient has no cosine. With one task there are no pairs, and the gap is the norm. The Pareto set is among the
     points done so far.
 
+    Gradients are held against differences at the plane's origin, and at the corners of the grid where these are far
+    from it; see `analysis.backward`.
+
     Cost a point: one forward pass of the evaluation set, T backward passes. Memory: T shared gradients in float64 and
     in the model's precision, and one micro-batch's graph. `before`, an unfinished map of the same plane, grid, data
     and seed, is gone on with, to the same bytes. The module, its mode, gradient flags and the global generators stay
@@ -74,6 +77,8 @@ def mapping(
     if before is not None:
         found = _taken_over(before, empty)
     todo = [(j, np.flatnonzero(~row).tolist()) for j, row in enumerate(found.done) if not row.all()]
+    if todo:
+        gauge.require_gradients([(0.0, 0.0), *product((grid.x[0], grid.x[-1]), (grid.y[0], grid.y[-1]))])
     for j, row in todo:
         for i in row:
             found.put(j, i, gauge.at(grid.x[i], grid.y[j]))
@@ -162,7 +167,6 @@ class _Gauge:
         require_layout(plane, problem.layout)
         require_shared(problem)
         positions = problem.layout.index()
-        self._at_origin: Location | None = Location(problem, plane.origin, plane.buffers)
         problem, _ = sufficient(problem)
         self.seed = seed
         self._problem, self._index = problem, index_tensor(positions, problem.device)
@@ -175,11 +179,15 @@ class _Gauge:
         self.pieces = torch.split(order, max(1, min(problem.micro_batch, count // PIECES)))
 
     def at(self, x: float, y: float) -> _Agreement:
-        if self._at_origin is not None:  # only where something is measured
-            self._at_origin.require_gradients()
-            self._at_origin = None
-        theta = (self._origin + x * self._basis[0] + y * self._basis[1]).to(self._problem.dtype)
-        return _agreement(self._moments(theta))
+        return _agreement(self._moments(self._theta(x, y)))
+
+    def require_gradients(self, points: Iterable[tuple[float, float]]) -> None:
+        """Raises where a task's gradient at one of the points is not that of its loss."""
+        for point in points:
+            Location(self._problem, self._theta(*point), self._buffers).require_gradients()
+
+    def _theta(self, x: float, y: float) -> Tensor:
+        return (self._origin + x * self._basis[0] + y * self._basis[1]).to(self._problem.dtype)
 
     def _moments(self, theta: Tensor) -> _Moments:
         moments = _Moments(len(self._problem.tasks), len(self._index), self._problem.device)

@@ -12,7 +12,7 @@ from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
 from analysis import memory, subsets
-from analysis.backward import require_derivatives
+from analysis.backward import require_derivatives, require_gradient
 from analysis.blame import blamed, no_second_derivative, non_finite, require_second_derivative
 from analysis.kinds import Fisher, GaussNewton, Hessian, Kind, gradient
 from analysis.linear import Operator, applied, numpy_type
@@ -81,7 +81,7 @@ class Location:
     def require_gradients(self, on: Subset = Shared()) -> None:
         """Raises where a task's gradient is not that of its loss; see `analysis.backward.require_derivatives`."""
         for name in self.problem.names:
-            require_derivatives(self.block(name, on, on, Hessian()), second=False)
+            require_gradient(self.block(name, on, on, Hessian()))
 
     @torch.inference_mode(False)
     def gradient(self, of: Weights = AVERAGE, on: Subset = Shared()) -> Tensor:
@@ -89,7 +89,7 @@ class Location:
         examples.
         """
         block = self.block(of, on, on, Hessian())
-        require_derivatives(block, second=False)
+        require_gradient(block)
         total = torch.zeros(block.loss.rows.size, dtype=torch.float64, device=self.problem.device)
         for batch in block.pieces(self.problem.micro_batch):
             with twice_differentiable():
@@ -145,10 +145,11 @@ class _Working:
     def running(self) -> Running:
         if self._running is None:
             with no_second_derivative(self.block):
-                second = not isinstance(self._asked, CentralDifferences)
-                if second:
+                if isinstance(self._asked, CentralDifferences):
+                    unsure = require_gradient(self.block)
+                else:
                     require_second_derivative(self.block)
-                unsure = require_derivatives(self.block, second)
+                    unsure = require_derivatives(self.block)
                 self._running, notes = opened(self.block, self._asked)
                 self.notes = [*unsure, *notes]
         return self._running

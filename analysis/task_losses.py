@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
 
-from analysis.backward import require_derivatives
+from analysis.backward import require_derivatives, require_gradient
 from analysis.curvature import Location
 from analysis.examples import Examples
 from analysis.kinds import Hessian
 from analysis.local import twice_differentiable
+from analysis.products import Block
 from analysis.subsets import Everything
 from landscape.errors import LandscapeError, failures_of
 from landscape.problem import Problem
@@ -26,6 +28,10 @@ BLOCKS = 10
 def block_count(examples: int) -> int:
     """How many blocks so many examples are cut into."""
     return min(BLOCKS, examples)
+
+
+Requirement: TypeAlias = Callable[[Block], list[str]]
+"""What is held against differences before it is used."""
 
 
 class TaskLosses:
@@ -47,7 +53,7 @@ class TaskLosses:
         self._buffers = torch.tensor(buffers, device=problem.device)
         self._batch = examples.batch.to(problem.device, torch.float64)
         self._told = told
-        self._trusted: set[tuple[int, bool]] = set()
+        self._trusted: set[tuple[int, Requirement]] = set()
         self.examples = len(self._batch)
         order = torch.from_numpy(generator(seed, "alternation").permutation(self.examples)).to(problem.device)
         self._blocks = torch.tensor_split(order, block_count(self.examples))
@@ -66,7 +72,7 @@ class TaskLosses:
     @torch.inference_mode(False)
     def gradient(self, theta: Tensor, task: int, without: int = -1) -> Tensor:
         """The gradient of one task's mean loss, [P]. One forward and one backward pass."""
-        self._require_derivatives(theta, task, second=False)
+        self._require(require_gradient, theta, task)
         total, kept = torch.zeros_like(theta), self._kept(without)
         for block in kept:
             for rows in self._pieces(block):
@@ -84,7 +90,7 @@ class TaskLosses:
         """Of every task on every block, [B, T, P]. One forward and T backward passes."""
         tasks = range(len(self._problem.tasks))
         for t in tasks:
-            self._require_derivatives(theta, t, second=False)
+            self._require(require_gradient, theta, t)
         found = theta.new_zeros(len(self._blocks), len(tasks), len(theta))
         for block, rows_of_block in enumerate(self._blocks):
             for rows in self._pieces(block):
@@ -113,7 +119,7 @@ class TaskLosses:
         duals [d, P]. m products by reverse mode over reverse mode, on one graph a micro-batch. Derivatives are held
         against differences first, see `analysis.backward`.
         """
-        self._require_derivatives(theta, task, second=True)
+        self._require(require_derivatives, theta, task)
         total, paired = torch.zeros_like(vectors), vectors.new_zeros(len(self._blocks), len(vectors), len(duals))
         for block, rows_of_block in enumerate(self._blocks):
             mean = torch.zeros_like(vectors)
@@ -136,12 +142,12 @@ class TaskLosses:
         squares: Tensor = torch.tensordot(self.shares, influences**2, 1)
         return (squares / (len(influences) - 1)).sqrt()
 
-    def _require_derivatives(self, theta: Tensor, task: int, second: bool) -> None:
-        if self._trusted.isdisjoint({(task, second), (task, True)}):
-            self._trusted.add((task, second))
+    def _require(self, requirement: Requirement, theta: Tensor, task: int) -> None:
+        if (task, requirement) not in self._trusted:
+            self._trusted.add((task, requirement))
             here = Location(self._given, theta, self._buffers, self._batch)
             with _twice():
-                require_derivatives(here.block(self._given.names[task], Everything(), Everything(), Hessian()), second)
+                requirement(here.block(self._given.names[task], Everything(), Everything(), Hessian()))
 
     def _kept(self, without: int) -> list[int]:
         return [block for block in range(len(self._blocks)) if block != without]

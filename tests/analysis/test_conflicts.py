@@ -12,7 +12,6 @@ from torch import nn
 from torch.utils.data import TensorDataset
 
 from analysis import archive, conflicts
-from analysis.curvature import Location
 from analysis.results import Plane
 from analysis.surfaces import Grid
 from landscape import problems
@@ -392,7 +391,7 @@ def test_a_map_half_done_is_gone_on_with_to_the_same_bytes_and_nothing_is_measur
     calls = []
     problem.model.register_forward_hook(lambda *_: calls.append(1))
     plane = plane_for(problem)
-    Location(problem, plane.origin, plane.buffers).require_gradients()  # which is asked for once, and not counted here
+    conflicts.measure(problem, plane, GRID)  # derivatives are looked at once, which is not counted here
     calls.clear()
     whole = conflicts.measure(problem, plane, GRID, seed=3)
     assert len(calls) == 15 * whole.pieces

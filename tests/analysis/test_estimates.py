@@ -105,7 +105,7 @@ def test_only_what_is_left_is_counted():
     ("change", "points"),
     [
         ({"data": ["evaluation", "training"]}, 2 * 5 * 4),
-        ({"adaptive": 0.1, "budget": 0.5}, 10),
+        ({"nx": 25, "ny": 20, "adaptive": 0.1, "budget": 0.5}, 250),
         ({"plane": "random", "draws": 3}, 3 * 5 * 4),
         ({"plane": "random-line"}, 5),
     ],

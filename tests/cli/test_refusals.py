@@ -121,7 +121,7 @@ def test_names_and_values_that_do_not_exist(full: Desk, line: str, match: str) -
         (OWN + "mkae", "unknown function in .*models.py 'mkae': .* did you mean 'make'"),
         (str(MODELS), "expected the function that makes the problem after the file, as .*models.py:FUNCTION, got"),
         (OWN + "needs_a_width", "needs a value for 'width', which has no default: set it with --set width="),
-        (OWN + "mixed_loss", "the loss of task 'up' mixes the examples of a batch: .* 4 of 8 examples .* take no mean"),
+        (OWN + "mixed_loss", "the loss of task 'up' mixes the examples of a batch: .* 2 of 8 examples .* take no mean"),
         (OWN + "raises", r"raises failed with FileNotFoundError at .*models.py:\d+ \(the pictures are not here\)"),
         (OWN + "ends", r"ends failed with SystemExit at .*models.py:\d+ \(no more\)"),
         ("wrong.py:make", r"wrong.py failed with SyntaxError at .*wrong.py:1 "),
