@@ -246,7 +246,12 @@ def groups(path: Path | str) -> tuple[str, ...]:
 
 def _groups(file: h5py.File) -> tuple[str, ...]:
     found: list[str] = []
-    file.visit(lambda name: found.append(name) if _holds(file, name) else None)
+
+    def look(name: bytes, about: h5py.h5o.ObjInfo) -> None:
+        if about.type == h5py.h5o.TYPE_GROUP and _holds(file, name.decode()):
+            found.append(name.decode())
+
+    h5py.h5o.visit(file.id, look, info=True)  # says what a dataset is without opening it
     return tuple(sorted(found))
 
 

@@ -1,6 +1,7 @@
 """Settings that every test shares. Torch is not imported here: the tests of figures run without it."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 # Before numpy or torch is loaded, and inherited by commands that tests start: the test processes run side by side, so
@@ -17,6 +18,14 @@ from tests import undrawn as stand_in
 # No deadline: the first example of a test may compile or import. Derandomised: a red test is red for everybody.
 settings.register_profile("landscape", deadline=None, derandomize=True)
 settings.load_profile("landscape")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _signals_as_in_a_terminal() -> None:
+    """What a shell runs in the background, or nohup anywhere, ignores them, and so does every process it starts."""
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) == signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -78,17 +78,16 @@ class Desk:
     ) -> "subprocess.Popen[str]":
         """A command in a process group of its own, which may write files of `file_size` bytes, 0: any."""
         limits = ["prlimit", f"--fsize={file_size}"] if file_size else []
-        with _interruptions_heeded():
-            return subprocess.Popen(
-                [*limits, sys.executable, "-m", "cli", *map(str, words)],
-                cwd=self.folder,
-                env=os.environ | {"PYTHONPATH": str(ROOT)} | variables,
-                stdin=subprocess.DEVNULL,
-                stdout=stdout,
-                stderr=stderr,
-                text=True,
-                start_new_session=True,
-            )
+        return subprocess.Popen(
+            [*limits, sys.executable, "-m", "cli", *map(str, words)],
+            cwd=self.folder,
+            env=os.environ | {"PYTHONPATH": str(ROOT)} | variables,
+            stdin=subprocess.DEVNULL,
+            stdout=stdout,
+            stderr=stderr,
+            text=True,
+            start_new_session=True,
+        )
 
     def finish(self, *words: str | Path, file_size: int = 0, **variables: str) -> Ran:
         """A command in a process of its own, to its end."""
@@ -127,16 +126,6 @@ def contents(folder: Path) -> dict[str, str]:
 def temporary(folder: Path) -> list[str]:
     """Files that only a command at work should have: hidden ones."""
     return [name for name in contents(folder) if Path(name).name.startswith(".")]
-
-
-@contextlib.contextmanager
-def _interruptions_heeded() -> Iterator[None]:
-    """Processes started meanwhile heed SIGINT, though what a shell runs in the background ignores it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 LONG_ENOUGH = 900.0
