@@ -163,7 +163,11 @@ QUADRATIC = {
     [
         ({"data": ["training", "evaluation"]}, {"matrix": "fisher"}),
         pytest.param({"data": ["training"]}, {"on": ["all", "theta"]}, marks=pytest.mark.slow),
-        ({"plane": "line", "margin": 0.0}, {"traces": True, "trace": 4, "tasks": ["average"]}),
+        pytest.param(
+            {"plane": "line", "margin": 0.0},
+            {"traces": True, "trace": 4, "tasks": ["average"]},
+            marks=pytest.mark.slow,
+        ),
         pytest.param({"label": "mine"}, {"layers": True}, marks=pytest.mark.slow),
     ],
 )

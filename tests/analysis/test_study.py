@@ -184,7 +184,7 @@ def test_a_second_run_does_nothing_again(study):
     [
         ({"surface": {"nx": 6, "ny": 4}}, ["surface", "surface"]),
         pytest.param({"surface": {"nx": 5, "ny": 4, "margin": 0.3}}, ["surface", "surface"], marks=pytest.mark.slow),
-        ({"hessian": {"snapshots": 3, "top": 2}}, ["Hessian eigenvalues"]),
+        pytest.param({"hessian": {"snapshots": 3, "top": 2}}, ["Hessian eigenvalues"], marks=pytest.mark.slow),
         pytest.param(
             {"strategies": TINY["strategies"][:2]},
             ON_A_PLANE * 2 + ["exploration", "comparison"],
@@ -328,6 +328,7 @@ def test_a_surface_is_saved_while_it_is_measured(study, monkeypatch):
     assert seen == [4, 8, 12, 12]
 
 
+@pytest.mark.slow
 def test_an_unfinished_run_is_finished_and_the_study_comes_out_the_same(study, finished):
     path = study / "runs" / "adatask-1.h5"
     path.unlink()

@@ -113,6 +113,7 @@ def test_a_finished_run_is_left_alone(desk: Desk) -> None:
     assert contents(desk.folder) == before
 
 
+@pytest.mark.slow
 def test_analyses_by_hand_give_the_study_s_numbers(desk: Desk, studied: Path) -> None:
     runs = [studied / "runs" / f"{name}.h5" for name in NAMES]
     first = [path for path in runs if path.stem.endswith("-0")]
@@ -148,6 +149,7 @@ explore = {null = 0}
 """
 
 
+@pytest.mark.slow
 def test_the_pictures_of_a_study_are_drawn(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(commands, "STUDY_FORMATS", ["svg"])
     (desk.folder / "mine.toml").write_text(SMALLEST, encoding="utf-8")

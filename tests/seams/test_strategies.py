@@ -123,7 +123,13 @@ class Stopped(BaseException):
 
 
 @strategies
-@optimisers
+@pytest.mark.parametrize(
+    "optimiser",
+    [
+        pytest.param(kind, id=name, marks=[] if name == "Adam" else [pytest.mark.slow])  # the one with most state
+        for name, kind in OPTIMISERS.items()
+    ],
+)
 def test_a_run_resumed_in_the_middle_has_the_same_bytes(case: Case, optimiser: Optimiser, tmp_path: Path) -> None:
     def stop(step: int) -> None:
         if step == 2:
