@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.stats import hypergeom
+import scipy
 
 from analysis import interpolants
 from analysis.interpolants import Fit, Ranges, with_average
@@ -312,7 +312,7 @@ def _judged(fit: Fit, lattice: _Lattice, used: Array, sheet: _Sheet, checks: int
     error = _largest(np.abs(fit.loss[:, held] - np.where(right, measured, 0.0)), right)
     unused = len(lattice.points) - len(used) - (len(lattice.held_out) - len(held))
     worse = unused - math.ceil(COVERAGE * unused - 1e-9) + 1
-    misled = float(hypergeom.cdf(wrong.sum(), unused, worse, len(held)))
+    misled = float(scipy.stats.hypergeom.cdf(wrong.sum(), unused, worse, len(held)))
     return _Verdict(error, _largest(shares, right), int(wrong.sum()), max(0.0, 1.0 - checks * misled), checks)
 
 

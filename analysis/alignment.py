@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
+import scipy
 
 from analysis.permutations import Axis, Group, Orders, expanded, permuted, require_unchanged
 from analysis.results import Array
@@ -182,12 +182,12 @@ def _assigned(gains: Array, blocks: int) -> Array:
     """The order of largest gain, [n]; with blocks, the best that keeps each together."""
     inside = len(gains) // blocks
     if blocks == 1 or inside == 1:
-        return np.asarray(linear_sum_assignment(gains, maximize=True)[1])
+        return np.asarray(scipy.optimize.linear_sum_assignment(gains, maximize=True)[1])
     worth, order = np.zeros((blocks, blocks)), np.zeros((blocks, blocks, inside), np.int64)
     for i in range(blocks):
         for j in range(blocks):
             part = gains[i * inside : (i + 1) * inside, j * inside : (j + 1) * inside]
-            order[i, j] = linear_sum_assignment(part, maximize=True)[1]
+            order[i, j] = scipy.optimize.linear_sum_assignment(part, maximize=True)[1]
             worth[i, j] = part[np.arange(inside), order[i, j]].sum()
-    chosen = linear_sum_assignment(worth, maximize=True)[1]
+    chosen = scipy.optimize.linear_sum_assignment(worth, maximize=True)[1]
     return np.concatenate([j * inside + order[i, j] for i, j in enumerate(chosen)])

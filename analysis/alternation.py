@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import scipy
 import torch
-from scipy import stats
 from torch import Tensor
 
 from analysis import examples as of
@@ -326,7 +326,7 @@ def _empty(problem: Problem, trial: Trial, examples: Examples, seed: int, run: R
         orders=len(orders),
         every_order=_is_every(orders),
         preconditioner=trial.preconditioner.word,
-        quantile=float(stats.t.ppf(0.975, blocks - 1)) if blocks > 1 else math.nan,
+        quantile=float(scipy.stats.t.ppf(0.975, blocks - 1)) if blocks > 1 else math.nan,
         blocks=blocks,
         examples=len(examples),
         split=examples.split,

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
+import scipy
 import torch
-from scipy import stats
 
 from analysis import traces
 from analysis.operators import SymmetricOperator, hessians
@@ -259,7 +259,7 @@ def moments(
 
 def quantile(count: int) -> float:
     """Half a 95 % interval of a mean of `count` samples, in standard errors: t(0.975; count - 1); NaN for one."""
-    return float(stats.t.ppf(0.975, count - 1)) if count > 1 else float("nan")
+    return float(scipy.stats.t.ppf(0.975, count - 1)) if count > 1 else float("nan")
 
 
 def along(

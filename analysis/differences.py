@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special, stats
+import scipy
 
 from analysis.results import ERROR_RATE, Array
 
@@ -43,11 +43,11 @@ class Shift:
     @property
     def p_value(self) -> Array:
         """Two-sided p of the t test; NaN without degrees of freedom."""
-        return np.asarray(2 * stats.t.sf(np.abs(self.t), _positive(self.freedom)))
+        return np.asarray(2 * scipy.stats.t.sf(np.abs(self.t), _positive(self.freedom)))
 
     def interval(self, confidence: float = 1 - ERROR_RATE) -> tuple[Array, Array]:
         """mean -+ t((1 + confidence) / 2; freedom) stderr."""
-        half = stats.t.ppf((1 + confidence) / 2, _positive(self.freedom)) * self.stderr
+        half = scipy.stats.t.ppf((1 + confidence) / 2, _positive(self.freedom)) * self.stderr
         return self.mean - half, self.mean + half
 
 
@@ -118,7 +118,9 @@ def hedges(freedom: Array) -> Array:
     """J(m) = Gamma(m/2) / (sqrt(m/2) Gamma((m - 1)/2)), which makes a standardised difference unbiased; J(1) = 0."""
     half = np.asarray(freedom, np.float64) / 2
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(half > 0.5, np.exp(special.gammaln(half) - special.gammaln(half - 0.5)) / np.sqrt(half), 0.0)
+        return np.where(
+            half > 0.5, np.exp(scipy.special.gammaln(half) - scipy.special.gammaln(half - 0.5)) / np.sqrt(half), 0.0
+        )
 
 
 def noncentrality(t: Array, freedom: Array, share: float) -> Array:
@@ -131,10 +133,12 @@ def noncentrality(t: Array, freedom: Array, share: float) -> Array:
     known = np.isfinite(t) & (freedom > 0)
     there, of, turned = np.where(known, np.abs(t), 0.0), np.where(known, freedom, 1.0), t < 0
     wanted = np.where(turned, 1 - share, share)
-    vast = there * np.sqrt(stats.chi2.isf(wanted, of) / of)
+    vast = there * np.sqrt(scipy.stats.chi2.isf(wanted, of) / of)
     beyond, there = there > VAST, np.minimum(there, VAST)
-    most = there * np.sqrt(stats.chi2.isf(TAIL, of) / of) + EDGE
-    found = _root(lambda parameter: stats.nct.cdf(there, of, parameter) - wanted, np.full(len(there), -EDGE), most)
+    most = there * np.sqrt(scipy.stats.chi2.isf(TAIL, of) / of) + EDGE
+    found = _root(
+        lambda parameter: scipy.stats.nct.cdf(there, of, parameter) - wanted, np.full(len(there), -EDGE), most
+    )
     found = np.where(beyond, vast, found)
     return np.asarray(np.where(known, np.where(turned, -found, found), np.nan))
 
@@ -147,15 +151,17 @@ def detectable(shift: Shift, power: float = POWER) -> Array:
     """
     known = np.isfinite(shift.freedom) & (shift.freedom > 0)
     distinct, back = np.unique(np.where(known, shift.freedom, 1.0), return_inverse=True)
-    critical = stats.t.ppf(1 - ERROR_RATE / 2, distinct)
+    critical = scipy.stats.t.ppf(1 - ERROR_RATE / 2, distinct)
     zero = np.zeros(len(distinct))
 
     def missing(parameter: Array) -> Array:
         return np.asarray(
-            power - stats.nct.sf(critical, distinct, parameter) - stats.nct.cdf(-critical, distinct, parameter)
+            power
+            - scipy.stats.nct.sf(critical, distinct, parameter)
+            - scipy.stats.nct.cdf(-critical, distinct, parameter)
         )
 
-    needed = _root(missing, zero, critical * np.sqrt(stats.chi2.isf(TAIL, distinct) / distinct) + EDGE)
+    needed = _root(missing, zero, critical * np.sqrt(scipy.stats.chi2.isf(TAIL, distinct) / distinct) + EDGE)
     return np.where(known, needed[back] * shift.stderr, np.nan)
 
 
@@ -188,8 +194,8 @@ def bootstrap(samples: tuple[Array, ...], resamples: int, rng: np.random.Generat
         return np.asarray(first - rest[0] if rest else first)
 
     with warnings.catch_warnings(), np.errstate(all="ignore"):
-        warnings.simplefilter("ignore", stats.DegenerateDataWarning)
-        found = stats.bootstrap(
+        warnings.simplefilter("ignore", scipy.stats.DegenerateDataWarning)
+        found = scipy.stats.bootstrap(
             tuple(sample[spread] for sample in samples),
             statistic,
             vectorized=True,

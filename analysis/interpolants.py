@@ -6,9 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.interpolate import RBFInterpolator
-from scipy.spatial import KDTree
-from scipy.spatial.distance import cdist
+import scipy
 
 from analysis.results import Array
 
@@ -63,7 +61,7 @@ def fit(points: Array, used: Array, losses: Array) -> Fit:
     f(p) = sum_i w_i ||p - p_i||^3 + a + b'p through every point, of log(loss) where losses are positive and span a
     large range, else of the loss. Cost: m^3 operations and N m kernel values a task.
     """
-    here, tree = points[used], KDTree(points[used])
+    here, tree = points[used], scipy.spatial.KDTree(points[used])
     distance, nearest = tree.query(points)
     fitted = [_fitted(points, used, row, distance) for row in losses]
     loss, left_out, logarithmic = (np.stack(parts) for parts in zip(*fitted, strict=True))
@@ -87,7 +85,7 @@ def _fitted(points: Array, used: Array, losses: Array, distance: Array) -> tuple
     values = np.log(losses[kept]) if logarithmic else losses[kept]
     inside = np.ones(len(points), bool)
     if not kept.all():
-        inside = KDTree(points[used[~kept]]).query(points)[0] > distance * (1 + SAME)
+        inside = scipy.spatial.KDTree(points[used[~kept]]).query(points)[0] > distance * (1 + SAME)
     with np.errstate(over="ignore"):
         back = np.exp if logarithmic else np.asarray
         everywhere[inside] = back(_through(points[used[kept]], values, points[inside]))
@@ -99,8 +97,8 @@ def _fitted(points: Array, used: Array, losses: Array, distance: Array) -> tuple
 def _through(points: Array, values: Array, there: Array) -> Array:
     """The interpolant of values [m] at some points, of the nearest value where the points span no plane."""
     if _spans_a_plane(points):
-        return np.asarray(RBFInterpolator(points, values, kernel="cubic", degree=1)(there))
-    return np.asarray(values[KDTree(points).query(there)[1]])
+        return np.asarray(scipy.interpolate.RBFInterpolator(points, values, kernel="cubic", degree=1)(there))
+    return np.asarray(values[scipy.spatial.KDTree(points).query(there)[1]])
 
 
 def _left_out(points: Array, values: Array) -> Array:
@@ -112,7 +110,7 @@ def _left_out(points: Array, values: Array) -> Array:
     if not _spans_a_plane(points):
         return np.full(len(values), np.nan)
     tail = _tail(points)
-    system = np.block([[cdist(points, points) ** 3, tail], [tail.T, np.zeros((3, 3))]])
+    system = np.block([[scipy.spatial.distance.cdist(points, points) ** 3, tail], [tail.T, np.zeros((3, 3))]])
     inverse = np.linalg.inv(system)[: len(values), : len(values)]
     own = np.diag(inverse)
     needed = np.abs(own) <= 1e-10 * np.abs(own).max(initial=0.0)

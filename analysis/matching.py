@@ -7,7 +7,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
+import scipy
 
 from analysis.results import Array
 from landscape.errors import LandscapeError
@@ -96,7 +96,7 @@ def follow(before: Followed, values: Array, vectors: Array, residuals: Array, ho
         if cosines[-1] < how.overlap:
             continue
         turned = left @ right
-        own, slots = linear_sum_assignment(-np.abs(turned))
+        own, slots = scipy.optimize.linear_sum_assignment(-np.abs(turned))
         chosen = group[slots]
         track[chosen], match[chosen] = before.track[curves[own]], min(float(cosines[-1]), 1.0)
         if len(group) > 1:
@@ -112,7 +112,7 @@ def _joined(products: Array, groups: list[Array], overlap: float) -> list[tuple[
     """The curves that go into each group: one a place at most, the best together."""
     into = np.stack([np.linalg.norm(products[:, group], axis=1) for group in groups], 1)
     places = np.concatenate([np.full(len(group), g) for g, group in enumerate(groups)])
-    curves, taken = linear_sum_assignment(-(into[:, places] ** 2))
+    curves, taken = scipy.optimize.linear_sum_assignment(-(into[:, places] ** 2))
     reached = into[curves, places[taken]] >= overlap
     return [(curves[reached & (places[taken] == g)], group) for g, group in enumerate(groups)]
 

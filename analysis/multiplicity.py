@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from analysis.results import Array
 
@@ -33,5 +33,5 @@ def benjamini_hochberg(p_values: Array) -> Array:
     corrected = np.full(np.shape(p_values), np.nan)
     known = np.isfinite(p_values)
     if known.any():
-        corrected[known] = stats.false_discovery_control(np.asarray(p_values)[known], method="bh")
+        corrected[known] = scipy.stats.false_discovery_control(np.asarray(p_values)[known], method="bh")
     return corrected

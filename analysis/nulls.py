@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from analysis import paths, walks
 from analysis.diffusion import Lags
@@ -101,7 +101,7 @@ def angle_quantiles(dimension: int) -> tuple[float, float]:
     if dimension < 2:
         return 0.0, 180.0
     half = (dimension - 1) / 2
-    cosine = 2 * float(stats.beta.ppf(QUANTILES[2], half, half)) - 1
+    cosine = 2 * float(scipy.stats.beta.ppf(QUANTILES[2], half, half)) - 1
     low = float(np.degrees(np.arccos(cosine)))
     return low, 180.0 - low
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import nnls
+import scipy
 
 from analysis.results import Array
 
@@ -27,7 +27,7 @@ def min_norm(gram: Array) -> tuple[float, Array]:
     # Cosines are decomposed, so that a short gradient keeps its digits beside a long one.
     values, vectors = np.linalg.eigh(gram / np.outer(norms, norms))
     root = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T * (norms / norms.max())
-    found, _ = nnls(np.vstack([root, np.ones(count)]), np.r_[np.zeros(count), 1.0], maxiter=100 * count)
+    found, _ = scipy.optimize.nnls(np.vstack([root, np.ones(count)]), np.r_[np.zeros(count), 1.0], maxiter=100 * count)
     weights = found / found.sum()
     return float(norms.max() * np.linalg.norm(root @ weights)), weights
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import scipy
 import torch
-from scipy.integrate import quad
 
 from analysis.engines import BackingOff, Engine, Sequential
 from analysis.examples import Examples, evaluation
@@ -95,7 +95,7 @@ class Bezier:
         p = 2 * (self.middle - self.first.theta)
         q = 2 * (self.first.theta - 2 * self.middle + self.last.theta)
         pp, pq, qq = float(p @ p), float(p @ q), float(q @ q)
-        return float(quad(lambda t: np.sqrt(max(pp + 2 * pq * t + qq * t * t, 0.0)), 0, 1)[0])
+        return float(scipy.integrate.quad(lambda t: np.sqrt(max(pp + 2 * pq * t + qq * t * t, 0.0)), 0, 1)[0])
 
     def theta(self, t: float) -> Array:
         ends = (1 - t) ** 2 * self.first.theta + t**2 * self.last.theta

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import ndimage
+import scipy
 
 from analysis.persistence import Minimum, minima
 from analysis.results import AVERAGE, Array, Surface, SurfaceShape
@@ -229,7 +229,7 @@ def _area(loss: Array, grid: _Lattice, place: tuple[int, int], level: float) -> 
 
     A cell's four corners are neighbours, so no cell belongs to two basins.
     """
-    parts, _ = ndimage.label(loss < level, ALL_ROUND)
+    parts, _ = scipy.ndimage.label(loss < level, ALL_ROUND)
     basin = parts == parts[place]
     if _reaches_the_edge(loss, basin):
         return np.nan
@@ -260,4 +260,4 @@ def _at_the_edge(loss: Array, place: tuple[int, int]) -> bool:
 def _reaches_the_edge(loss: Array, part: Array) -> bool:
     """Whether some points lie on the grid's edge or beside one that is not known."""
     outside = np.pad(~np.isfinite(loss), 1, constant_values=True)
-    return bool((ndimage.binary_dilation(np.pad(part, 1), ALL_ROUND) & outside).any())
+    return bool((scipy.ndimage.binary_dilation(np.pad(part, 1), ALL_ROUND) & outside).any())

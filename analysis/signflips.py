@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from analysis.results import Array
 
@@ -103,7 +103,7 @@ def exchanged(ones: Array, others: Array, resamples: int, rng: np.random.Generat
     def difference(x: Array, y: Array, axis: int = -1) -> Array:
         return np.asarray(x.mean(axis=axis) - y.mean(axis=axis))
 
-    found = stats.permutation_test(
+    found = scipy.stats.permutation_test(
         (ones, others),
         difference,
         permutation_type="independent",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from analysis.results import Array
 
@@ -20,5 +20,5 @@ def interval(squares: Array, dimensions: int) -> tuple[Array, Array]:
     than it need be.
     """
     tail = (1 - LEVEL) / 2
-    high, low = (float(stats.chi2.ppf(p, dimensions)) for p in (tail, 1 - tail))
+    high, low = (float(scipy.stats.chi2.ppf(p, dimensions)) for p in (tail, 1 - tail))
     return np.sqrt(squares * dimensions / low), np.sqrt(squares * dimensions / high)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from scipy import stats
+import scipy
 
 from analysis.results import BUDGETS, Array, Comparison, Estimate, Exploration, said_of_starts, starts_of
 
@@ -90,7 +90,7 @@ def _apart(one: str | None, other: str | None) -> bool:
 
 def _interval(differences: Array) -> tuple[float, float, float]:
     found = estimate(differences) if len(differences) else Estimate(float("nan"), float("nan"), 0)
-    half = float(stats.t.ppf(0.975, found.samples - 1)) * found.stderr if found.samples > 1 else float("nan")
+    half = float(scipy.stats.t.ppf(0.975, found.samples - 1)) * found.stderr if found.samples > 1 else float("nan")
     return found.value, found.value - half, found.value + half
 
 
