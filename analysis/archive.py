@@ -12,16 +12,18 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
-import xarray as xr
 from filelock import FileLock, Timeout
 
-from analysis import results
+from analysis import netcdf, results
 from analysis.belonging import PROBLEM, Runs, difference, listed, may_replace, runs_of
 from analysis.results import Array, Check, Record
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 FORMAT = "landscape-results"
 FORMAT_VERSION = 1
@@ -67,13 +69,9 @@ def to_xarray(record: Record) -> xr.Dataset:
 
     The arrays of a record inside a record (a surface's plane) carry the field's name before theirs: `plane_origin`.
     """
-    variables: dict[str, Any] = {}
-    labels: dict[str, Any] = {}
-    attributes: dict[str, Any] = {}
-    _gather(record, "", variables, labels, attributes)
-    return xr.Dataset(
-        variables, labels, {"kind": type(record).__name__, "fields": json.dumps(attributes)} | _plain(attributes)
-    )
+    import xarray as xr  # here: it takes as long to import as much of a command
+
+    return xr.Dataset(*_gathered(record))
 
 
 def from_xarray(dataset: xr.Dataset) -> Record:
@@ -95,21 +93,18 @@ def save(path: Path | str, entries: Mapping[str, Entry], drop: Sequence[str] = (
         ArchiveError: an entry of another problem than the file's, or in the place of other runs'; nothing is written.
     """
     path = Path(path)
-    with _replacing(path) as fresh:
-        with h5py.File(fresh, "r+") as file:
-            _claim(file, path, entries)
-            for group in (*drop, *entries):
-                if group in file:
-                    del file[group]
-        tree = xr.DataTree.from_dict({group: _dataset(entry) for group, entry in entries.items()})
-        tree.to_netcdf(fresh, mode="a", engine="h5netcdf")
-
-
-def _dataset(entry: Entry) -> xr.Dataset:
-    dataset = to_xarray(entry.record)
-    dataset.attrs["provenance"] = json.dumps(asdict(entry.provenance), sort_keys=True)
-    dataset.attrs["checks"] = json.dumps([asdict(check) for check in entry.checks])
-    return dataset
+    with _replacing(path) as fresh, h5py.File(fresh, "r+") as file:
+        _claim(file, path, entries)
+        for group in (*drop, *entries):
+            if group in file:
+                del file[group]
+        for group, entry in entries.items():
+            variables, labels, attributes = _gathered(entry.record)
+            made = {
+                "provenance": json.dumps(asdict(entry.provenance), sort_keys=True),
+                "checks": json.dumps([asdict(check) for check in entry.checks]),
+            }
+            netcdf.write(file.create_group(group), variables, labels, attributes | made)
 
 
 def _claim(file: h5py.File, path: Path, entries: Mapping[str, Entry]) -> None:
@@ -346,6 +341,16 @@ def distinct_name(text: str, reserved: Sequence[str] = ()) -> str:
     return f"{safe[:LONGEST]}-{zlib.crc32(text.encode('utf-8', 'surrogatepass')):08x}"
 
 
+def _gathered(record: Record) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """The arrays, the labels and the attributes of a record."""
+    variables: dict[str, Any] = {}
+    labels: dict[str, Any] = {}
+    attributes: dict[str, Any] = {}
+    _gather(record, "", variables, labels, attributes)
+    kind = {"kind": type(record).__name__, "fields": json.dumps(attributes)}
+    return variables, labels, kind | _plain(attributes)
+
+
 def _gather(
     record: Record, prefix: str, variables: dict[str, Any], labels: dict[str, Any], attributes: dict[str, Any]
 ) -> None:
@@ -357,11 +362,11 @@ def _gather(
         elif "dims" in spec.metadata:
             variables[name] = (
                 tuple(prefix + dim for dim in spec.metadata["dims"]),
-                value,
+                np.asarray(value),
                 {"units": spec.metadata["units"]},
             )
         elif "labels" in spec.metadata:
-            labels[name] = (prefix + spec.metadata["labels"], np.array(value, dtype=object))
+            labels[name] = ((prefix + spec.metadata["labels"],), np.array(value, dtype=object), {})
         else:
             attributes[name] = value
 

@@ -18,11 +18,11 @@ class LanczosState(Record):
 
     basis: Array = array("direction", "coordinate")
     """Q, orthonormal rows in the operator's precision."""
-    ahead: Array = array("ahead", "coordinate")
+    ahead: Array = array("next direction", "coordinate")
     """F, orthonormal rows: where products of Q lead outside Q."""
     projected: Array = array("direction", "other direction", units="loss / parameter^2")
     """T, the operator in the basis Q."""
-    coupling: Array = array("ahead", "direction", units="loss / parameter^2")
+    coupling: Array = array("next direction", "direction", units="loss / parameter^2")
     """B"""
     exhausted: Array = array("pair", units="loss / parameter^2")
     """Values that the last exhausted space gave; empty where none was exhausted."""

@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from analysis import archive, results
+from analysis import archive, netcdf, results
 from analysis.archive import ArchiveError, Entry, Provenance
 from analysis.results import Check, Estimate, Record, Run
 from tests.analysis.records import surface
@@ -95,6 +95,43 @@ def test_many_records_of_every_kind_come_back_bit_by_bit_from_the_file_and_from_
     path = saved(tmp_path_factory.mktemp("archive"), record)
     with xr.open_dataset(path, group="a/group", engine="h5netcdf") as dataset:
         assert_same_bits(archive.from_xarray(dataset.load()), record)
+
+
+@pytest.mark.slow
+@every_kind(examples=2)
+def test_every_record_lies_in_a_file_as_xarray_would_write_it(tmp_path_factory, kind, data):
+    record = data.draw(records(kind))
+    require_what_xarray_writes(saved(tmp_path_factory.mktemp("archive"), record), record)
+
+
+def require_what_xarray_writes(path, record):
+    """Dimensions, coordinates, attributes and values, as xarray itself would have written the record."""
+    archive.to_xarray(record).to_netcdf(path.with_name("xarray.nc"), engine="h5netcdf")
+    with (
+        xr.open_dataset(path, group="a/group", engine="h5netcdf") as ours,
+        xr.open_dataset(path.with_name("xarray.nc"), engine="h5netcdf") as theirs,
+    ):
+        xr.testing.assert_identical(ours.drop_attrs(deep=False), theirs.drop_attrs(deep=False))
+        made = ("provenance", "checks")  # of an entry, of which xarray was given the record alone
+        attributes = [
+            {n: repr(np.asarray(v).tolist()) for n, v in one.attrs.items() if n not in made} for one in (ours, theirs)
+        ]
+        assert attributes[0] == attributes[1]
+        kinds = [{n: v.encoding["dtype"] for n, v in one.variables.items() if v.size} for one in (ours, theirs)]
+        assert kinds[0] == kinds[1]  # where there are no labels xarray takes them for numbers
+
+
+def test_a_surface_lies_in_a_file_as_xarray_would_write_it(tmp_path):
+    require_what_xarray_writes(saved(tmp_path, surface()), surface())
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
+def test_an_array_that_is_called_as_a_dimension_has_this_one_alone(kind):
+    """Else netCDF would have to call it otherwise."""
+    along = {spec.name: spec.metadata["dims"] for spec in fields(kind) if "dims" in spec.metadata}
+    along |= {spec.name: (spec.metadata["labels"],) for spec in fields(kind) if "labels" in spec.metadata}
+    every = {dim for dims in along.values() for dim in dims}
+    assert {name: dims for name, dims in along.items() if name in every and dims != (name,)} == {}
 
 
 def saved(folder, record):
@@ -300,7 +337,7 @@ def test_an_error_inside_a_save_leaves_the_old_file_whole(tmp_path, monkeypatch)
     def broken(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(xr.DataTree, "to_netcdf", broken)
+    monkeypatch.setattr(netcdf, "write", broken)
     with pytest.raises(OSError, match="No space left"):
         archive.save(path, {"old": Entry(surface(fill=9.0)), "new": Entry(surface())})
     assert path.read_bytes() == before
