@@ -76,8 +76,14 @@ class Desk:
         file_size: int = 0,
         **variables: str,
     ) -> "subprocess.Popen[str]":
-        """A command in a process group of its own, which may write files of `file_size` bytes, 0: any."""
+        """A command in a process group of its own, which may write files of `file_size` bytes, 0: any.
+
+        Python puts bytecode that was cut short in the place of what was there (gh-126606), where every later process
+        stumbles over it: on a full disk none is written.
+        """
         limits = ["prlimit", f"--fsize={file_size}"] if file_size else []
+        if file_size:
+            variables = {"PYTHONDONTWRITEBYTECODE": "1", **variables}
         return subprocess.Popen(
             [*limits, sys.executable, "-m", "cli", *map(str, words)],
             cwd=self.folder,

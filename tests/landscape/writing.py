@@ -41,6 +41,7 @@ def write(path: Path, paced: bool = False) -> Trajectory:
 if __name__ == "__main__":
     how = sys.argv[2] if len(sys.argv) > 2 else ""
     if how.isdecimal():
+        sys.dont_write_bytecode = True  # what is cut short would stay (gh-126606)
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(how), resource.RLIM_INFINITY))
     try:
         write(Path(sys.argv[1]), how == "paced")
