@@ -69,7 +69,7 @@ def to_xarray(record: Record) -> xr.Dataset:
 
     The arrays of a record inside a record (a surface's plane) carry the field's name before theirs: `plane_origin`.
     """
-    import xarray as xr  # here: it takes as long to import as much of a command
+    import xarray as xr  # here: no command needs it, and it is slow to import
 
     return xr.Dataset(*_gathered(record))
 

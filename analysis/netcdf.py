@@ -40,8 +40,9 @@ def write(group: h5py.Group, arrays: Variables, labels: Variables, attributes: M
         for axis, dim in enumerate(dims):
             if dim != name:
                 made[name].dims[axis].attach_scale(scales[dim])
-        along = [label for label, (its, _, _) in labels.items() if label not in (name, *sizes) and its[0] in dims]
-        if along and name in arrays:
+    for name, (dims, _, _) in arrays.items():
+        along = [label for label, (its, _, _) in labels.items() if label not in sizes and its[0] in dims]
+        if along:
             made[name].attrs["coordinates"] = " ".join(along)
 
 

@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.cli.desk import LONG_ENOUGH
 from tests.pages import blocks, commands, environment, script
 
 ROOT = Path(__file__).parent.parent
-SECONDS_A_PAGE = 900
-"""After which a page hangs for sure, also on a machine that others keep busy."""
 NOT_RUN_AT_MOST = 5
 RUN = ("python", "console")
 
@@ -55,7 +54,7 @@ def run_page(text: str, folder: Path, seconds: float) -> tuple[int, str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("page", [pytest.param(page, id=page.relative_to(ROOT).as_posix()) for page in PAGES])
 def test_examples_run(page: Path, tmp_path: Path) -> None:
-    status, output = run_page(page.read_text(encoding="utf-8"), tmp_path, SECONDS_A_PAGE)
+    status, output = run_page(page.read_text(encoding="utf-8"), tmp_path, LONG_ENOUGH)
     assert status == 0, f"an example of {page.name} failed (line numbers are the page's)\n{output}"
 
 

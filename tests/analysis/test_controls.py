@@ -56,9 +56,11 @@ def test_a_control_has_the_movement_of_the_other_at_every_snapshot(trained):
         assert (control.theta[0] == other.theta[0]).all()
 
 
-def test_runs_are_compared_from_the_file_once_and_again_for_nothing(trained, tmp_path):
-    named = ("averaged", "control")
-    runs = [run for run in trained[1] if run.provenance.seed < 2 and run.provenance.label in named]
+@pytest.mark.parametrize(
+    "others", [("control",), pytest.param(("independent", "control", "single"), marks=pytest.mark.slow)], ids=len
+)
+def test_runs_are_compared_from_the_file_once_and_again_for_nothing(trained, tmp_path, others):
+    runs = [run for run in trained[1] if run.provenance.seed < 2 and run.provenance.label in ("averaged", *others)]
     settings = parse(SMALL)
     chosen = ExploreSettings(on=["shared", "head:task1"], forms=["raw", "relative"], null=5, resamples=99)
     told = Told()
@@ -68,7 +70,7 @@ def test_runs_are_compared_from_the_file_once_and_again_for_nothing(trained, tmp
     assert told.told == told.amounts
     assert len(first.moved) == len(runs) * 4
     assert {(c.strategy, c.subset, c.form) for c in first.contrasts} == {
-        (s, on, form) for s in ("control",) for on in ("shared", "head of task1") for form in ("raw", "relative")
+        (s, on, form) for s in others for on in ("shared", "head of task1") for form in ("raw", "relative")
     }
     assert {c.baseline for c in first.contrasts} == {"averaged"}
     again = explore(desk, chosen)

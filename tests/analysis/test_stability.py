@@ -184,7 +184,10 @@ def test_adatask_decays_the_weights_once_a_task(name, decay, momentum, stated):
         assert grows(optimiser, stated * factor, count=3) == far
 
 
-@pytest.mark.parametrize(("weight", "decay"), [(0.5, 0.7), (3.0, 0.0)])
+@pytest.mark.parametrize(
+    ("weight", "decay"),
+    [(0.5, 0.7), (3.0, 0.0), *(pytest.param(*more, marks=pytest.mark.slow) for more in ((0.5, 0.0), (3.0, 0.7)))],
+)
 def test_the_line_of_one_task_alone_is_that_of_its_weighted_loss(weight, decay):
     optimiser = Optimiser("SGD", lr=0.1, weight_decay=decay)
     for strategy in (Averaged(optimiser, Weights(weight)), Grouped(Count(1), optimiser, reduction=Weights(weight))):

@@ -33,13 +33,18 @@ BATCH, STEPS = 6, 5
 ROUNDED = 1e-10  # some tens of sums in another order, each off by 1e-16, over five steps
 
 strategies = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-optimisers = pytest.mark.parametrize(
-    "optimiser",
-    [
-        pytest.param(kind, id=name, marks=[pytest.mark.slow] if name == "RMSprop" else [])
+
+
+def with_optimisers(*quick: str) -> pytest.MarkDecorator:
+    """Each of the optimisers, all but these in the slow tests."""
+    every = [
+        pytest.param(kind, id=name, marks=[] if name in quick else [pytest.mark.slow])
         for name, kind in OPTIMISERS.items()
-    ],
-)
+    ]
+    return pytest.mark.parametrize("optimiser", every)
+
+
+optimisers = with_optimisers("SGD", "Adam")
 
 
 def small() -> Problem:
@@ -123,13 +128,7 @@ class Stopped(BaseException):
 
 
 @strategies
-@pytest.mark.parametrize(
-    "optimiser",
-    [
-        pytest.param(kind, id=name, marks=[] if name == "Adam" else [pytest.mark.slow])  # the one with most state
-        for name, kind in OPTIMISERS.items()
-    ],
-)
+@with_optimisers("Adam")  # the one with most state
 def test_a_run_resumed_in_the_middle_has_the_same_bytes(case: Case, optimiser: Optimiser, tmp_path: Path) -> None:
     def stop(step: int) -> None:
         if step == 2:
